@@ -1,0 +1,2 @@
+//! Generated files of the repository.
+fn main() {}
