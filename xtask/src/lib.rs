@@ -17,6 +17,7 @@ pub struct Generated {
 /// The generated files whose content on disk differs from what the sources say.
 pub fn differing(root: &Path) -> Result<Vec<Generated>> {
     let mut files = crds::files()?;
-    files.retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
+    files
+        .retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
     Ok(files)
 }

@@ -1,7 +1,7 @@
 //! AgentCard: discovery and verification of one agent (card §2).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::{CustomResource, KubeSchema, Resource};
 use serde::{Deserialize, Serialize};
 
 use crate::{card_data::AgentCardData, open_enum::open_enum, target_ref::TargetRef};
@@ -48,12 +48,28 @@ fn default_sync_period() -> Option<String> {
     Some("30s".into())
 }
 
+/// An AgentCard as it is read: `spec` may be absent (card §2), which the generated root type refuses.
+#[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[resource(inherit = AgentCardDefinition)]
+pub struct AgentCard {
+    /// Standard metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Desired discovery; empty when absent.
+    #[serde(default)]
+    pub spec: AgentCardSpec,
+    /// Observed state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<AgentCardStatus>,
+}
+
 /// Desired discovery of one agent.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "agent.kagenti.dev",
     version = "v1alpha1",
     kind = "AgentCard",
+    root = "AgentCardDefinition",
     singular = "agentcard",
     plural = "agentcards",
     shortname = "agentcards",
@@ -119,7 +135,10 @@ pub struct IdentityBinding {
     pub scope: Option<BindingScope>,
     /// SPIFFE IDs that are accepted; each may end in `/*`.
     #[serde(rename = "allowedSpiffeIDs", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(max = 2048), regex(pattern = r"^spiffe://[^/?#*]+(/[^?#*]+)*(/\*)?$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 2048), regex(pattern = r"^spiffe://[^/?#*]+(/[^?#*]+)*(/\*)?$"))
+    )]
     pub allowed_spiffe_ids: Option<Vec<String>>,
 }
 
@@ -240,4 +259,16 @@ pub struct BindingStatus {
     /// When bound, reason or message last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_evaluation_time: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_without_spec_is_readable() {
+        let card: AgentCard = serde_json::from_str(r#"{"metadata": {"name": "old"}}"#).unwrap();
+        assert_eq!(card.spec.target_ref, None);
+        assert_eq!(AgentCard::kind(&()), "AgentCard");
+    }
 }

@@ -204,3 +204,68 @@ pub struct AgentRuntimeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<CardStatus>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(auth_bridge: Option<AuthBridgeMode>, tls_bridge: Option<TlsBridgeMode>) -> AgentRuntime {
+        AgentRuntime::new(
+            "rt",
+            AgentRuntimeSpec {
+                workload_type: WorkloadType::Agent,
+                target_ref: TargetRef {
+                    api_version: "apps/v1".into(),
+                    kind: "Deployment".into(),
+                    name: "a".into(),
+                },
+                identity: None,
+                auth_bridge_mode: auth_bridge,
+                mtls_mode: None,
+                tls_bridge_mode: tls_bridge,
+                inbound_interception: None,
+                egress_enforcement: None,
+            },
+        )
+    }
+
+    #[test]
+    fn the_schema_rule_refuses_tls_bridge_with_envoy_and_waypoint() {
+        // runtime §9.1, second row; the message must start with the words users match on.
+        for mode in [AuthBridgeMode::EnvoySidecar, AuthBridgeMode::Waypoint] {
+            let refused = spec(Some(mode), Some(TlsBridgeMode::Enabled)).validate_cel();
+            let text = format!("{:?}", refused.unwrap_err());
+            assert!(
+                text.contains("tlsBridgeMode=enabled requires authBridgeMode proxy-sidecar or lite"),
+                "{text}"
+            );
+        }
+        for mode in [None, Some(AuthBridgeMode::Lite), Some(AuthBridgeMode::ProxySidecar)] {
+            assert!(spec(mode, Some(TlsBridgeMode::Enabled)).validate_cel().is_ok());
+        }
+        assert!(
+            spec(Some(AuthBridgeMode::EnvoySidecar), Some(TlsBridgeMode::Disabled)).validate_cel().is_ok()
+        );
+        assert!(spec(Some(AuthBridgeMode::EnvoySidecar), None).validate_cel().is_ok());
+    }
+
+    #[test]
+    fn an_unknown_enum_value_is_kept() {
+        // runtime §2.7: never a decode error, never lost.
+        let text = r#"{"type":"robot","targetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"a"},"mtlsMode":"later"}"#;
+        let spec: AgentRuntimeSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.workload_type, WorkloadType::Unknown("robot".into()));
+        assert_eq!(spec.mtls_mode, Some(MtlsMode::Unknown("later".into())));
+        assert_eq!(serde_json::to_string(&spec).unwrap(), text);
+    }
+
+    #[test]
+    fn unset_optionals_are_absent_and_null_means_unset() {
+        let text = r#"{"type":"agent","targetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"a"}}"#;
+        let spec: AgentRuntimeSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&spec).unwrap(), text);
+        let with_null: AgentRuntimeSpec =
+            serde_json::from_str(&text.replace("\"type\"", "\"mtlsMode\":null,\"type\"")).unwrap();
+        assert_eq!(with_null, spec);
+    }
+}
