@@ -1,0 +1,41 @@
+# Every recipe is one cargo alias or script, so nobody needs `just`.
+
+# List the recipes
+default:
+    @just --list
+
+# A real control plane, the quick start, and what happens to it
+demo *args:
+    cargo demo {{args}}
+
+# Everything that must be green
+test:
+    cargo test --workspace
+
+# Scenarios that last over two minutes or need thousands of objects
+test-long:
+    cargo test --package e2e --test long -- --ignored --nocapture --test-threads 1
+
+# One table: time, requests, CPU, memory
+bench *args:
+    cargo bench-suite {{args}}
+
+# A control plane to work against, until Ctrl-C
+cluster *args:
+    cargo local-cluster up {{args}}
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Warnings are errors
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Write CRDs, golden lists and the tables of the documentation
+generate:
+    cargo xtask generate
+
+# What CI runs
+ci:
+    .ci/run
