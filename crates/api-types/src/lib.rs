@@ -4,6 +4,7 @@
 //! with their schemas, the catalogue of names, and decisions that more than one component must make alike.
 //! Everything is pure: no client, no runtime, no I/O, no clock.
 
+pub mod admission;
 #[allow(missing_docs, unreachable_pub, reason = "the derives generate types of their own")]
 mod agent_card;
 #[allow(missing_docs, unreachable_pub, reason = "the derives generate types of their own")]
@@ -12,12 +13,27 @@ mod agent_runtime;
 mod authorization_policy;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]
 mod card_data;
+pub mod conditions;
+pub mod config_hash;
 pub mod crds;
+pub mod credentials;
+pub mod duplicates;
+pub mod enrolment;
+pub mod gates;
+pub mod go_duration;
+pub mod injection;
 pub mod names;
+pub mod namespace_config;
 mod open_enum;
+pub mod owner;
+pub mod phase;
+pub mod platform;
 mod schema;
+pub mod service_port;
+pub mod spiffe_id;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]
 mod target_ref;
+pub mod yaml;
 
 pub use agent_card::*;
 pub use agent_runtime::*;
