@@ -1,6 +1,8 @@
-//! What is generated, from what. Each generator returns whole files or the generated part of a page.
+//! What is generated, from what. Each generator returns whole files or the generated parts of a page.
 
+mod api_reference;
 mod crds;
+pub mod sections;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,8 @@ pub struct Generated {
 /// The generated files whose content on disk differs from what the sources say.
 pub fn differing(root: &Path) -> Result<Vec<Generated>> {
     let mut files = crds::files()?;
-    files
-        .retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
+    files.push(api_reference::file()?);
+    files.extend(sections::pages(root)?);
+    files.retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
     Ok(files)
 }
