@@ -1,0 +1,122 @@
+//! The handle of a running cluster.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kube::Client;
+
+use crate::access;
+use crate::options::ClusterOptions;
+use crate::programs::{Program, Programs};
+use crate::supervisor::link::Link;
+use crate::supervisor::protocol::{ClusterInfo, Order};
+use crate::terminal::Terminal;
+
+/// A running cluster. The last clone that is dropped ends it and everything started for it; so does the end
+/// of this process, however it comes.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    info: ClusterInfo,
+    options: ClusterOptions,
+    kubectl: PathBuf,
+}
+
+/// The programs that a cluster with these options runs, and kubectl.
+pub(crate) fn wanted_programs(options: &ClusterOptions) -> Vec<Program> {
+    let mut wanted = vec![Program::Kubectl];
+    if options.kubeconfig.is_none() {
+        wanted.extend([Program::Etcd, Program::KubeApiserver]);
+        wanted.extend(options.controller_manager.then_some(Program::KubeControllerManager));
+        wanted.extend(options.scheduler.then_some(Program::KubeScheduler));
+        wanted.extend((options.nodes > 0).then_some(Program::Kwok));
+    }
+    wanted
+}
+
+impl Cluster {
+    /// Starts a cluster (about 4 s) after building whatever program is missing on this machine (minutes,
+    /// with progress on standard error).
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let (link, info, kubectl, options) = tokio::task::spawn_blocking(move || {
+            let programs = Programs::ensure(&wanted_programs(&options), Terminal::stderr())?;
+            let supervisor = crate::components::build(&["local-cluster"], options.profile)?;
+            let kubectl = programs.path(Program::Kubectl)?.to_owned();
+            let order = Order { options, programs };
+            let (link, info) = Link::start(supervisor.path("local-cluster")?, &order, |_| {})?;
+            anyhow::Ok((link, info, kubectl, order.options))
+        })
+        .await
+        .context("starting the local cluster")??;
+        Ok(Self { inner: Arc::new(Inner { link, info, options, kubectl }) })
+    }
+
+    /// Admin kubeconfig of the cluster.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.inner.info.kubeconfig
+    }
+
+    /// Where everything is: directory, ports, process ids.
+    pub fn info(&self) -> &ClusterInfo {
+        &self.inner.info
+    }
+
+    /// The options it was started with.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.inner.options
+    }
+
+    /// A client with admin rights. Make one per async runtime (every `#[tokio::test]` has its own): its
+    /// connections end with the runtime that made them.
+    pub async fn client(&self) -> Result<Client> {
+        access::client(self.kubeconfig()).await
+    }
+
+    /// Runs kubectl as admin and returns its standard output; an error carries what it said.
+    pub async fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut command = Command::new(&self.inner.kubectl);
+        command.env("KUBECONFIG", self.kubeconfig()).args(args);
+        let output = tokio::process::Command::from(command).output().await.context("starting kubectl")?;
+        if !output.status.success() {
+            bail!("kubectl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Metrics of the API server in the Prometheus text format, such as
+    /// `apiserver_admission_webhook_admission_duration_seconds`.
+    pub async fn metrics(&self) -> Result<String> {
+        let request = http::Request::get("/metrics").body(Vec::new()).context("a request")?;
+        self.client().await?.request_text(request).await.context("reading the API server's metrics")
+    }
+
+    /// Ends the cluster and waits until every process is gone. Later calls on this or another clone fail.
+    pub async fn stop(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || inner.link.stop()).await.context("stopping the cluster")
+    }
+
+    /// The conversation with the supervisor.
+    pub(crate) fn link(&self) -> &Link {
+        &self.inner.link
+    }
+
+    /// Waits until the API server answers `/readyz` with 200.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<()> {
+        let client = self.client().await?;
+        crate::wait_for(limit, "the API server to get ready", async || {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            Ok(client.request_text(request).await.map(|_| Some(()))?)
+        })
+        .await
+    }
+}

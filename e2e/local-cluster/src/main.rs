@@ -1,0 +1,71 @@
+//! `local-cluster`: a real Kubernetes control plane on this machine.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use local_cluster::programs::{Program, Programs, preflight};
+use local_cluster::supervisor::shim;
+use local_cluster::terminal::{Terminal, Tone};
+use local_cluster::up::{self, UpArgs};
+
+/// A real Kubernetes control plane on this machine, with fake nodes.
+#[derive(Debug, Parser)]
+#[command(name = "local-cluster", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster, print its kubeconfig and run until Ctrl-C.
+    Up(UpArgs),
+    /// Build the cluster programs that are missing, once per machine.
+    Build,
+    /// Say what this machine lacks for a first run.
+    Doctor,
+    #[command(hide = true)]
+    ExecShim(shim::ShimArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Build => build(),
+        Command::Doctor => return doctor(),
+        Command::ExecShim(args) => shim::run(args).map(|never| match never {}),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let terminal = Terminal::stderr();
+            terminal.line(&format!("{} {error:#}", terminal.paint("error:", Tone::Bad)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<()> {
+    let terminal = Terminal::stderr();
+    let programs = Programs::ensure(&Program::ALL, terminal)?;
+    for program in Program::ALL {
+        let path = programs.path(program)?.display().to_string();
+        terminal.line(&terminal.labelled(program.name(), Tone::Strong, 24, &path));
+    }
+    Ok(())
+}
+
+fn doctor() -> ExitCode {
+    let terminal = Terminal::stderr();
+    let checks = preflight::run();
+    for check in &checks {
+        let (mark, tone, text) = match &check.outcome {
+            Ok(found) => ("✓", Tone::Good, found),
+            Err(problem) => ("✗", Tone::Bad, problem),
+        };
+        let name = console::pad_str(&check.name, 18, console::Alignment::Left, None);
+        terminal.line(&format!("{} {name} {text}", terminal.paint(mark, tone)));
+    }
+    if checks.iter().all(|check| check.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
