@@ -21,6 +21,7 @@ pub mod duplicates;
 pub mod enrolment;
 pub mod gates;
 pub mod go_duration;
+pub mod identity_hash;
 pub mod injection;
 pub mod names;
 pub mod namespace_config;
