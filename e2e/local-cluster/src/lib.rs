@@ -5,19 +5,33 @@
 //! process ([`supervisor`]), so nothing is left behind however the caller ends.
 
 pub mod access;
+mod audit;
 mod cluster;
+mod component;
 pub mod components;
 mod control_plane;
+mod faults;
+pub mod http;
+mod manifests;
 mod network;
 mod options;
 pub mod ports;
 pub mod programs;
+mod registration;
+mod relay;
 pub mod supervisor;
 pub mod terminal;
 pub mod up;
+mod usage;
 mod wait;
 mod workdir;
 
+pub use audit::{ApiRequest, Audit, Counts, Mark};
 pub use cluster::Cluster;
+pub use component::{Component, ComponentOptions, RbacMode, Rights};
+pub use faults::ControlledProgram;
 pub use options::{ClusterOptions, Profile};
+pub use relay::Relay;
+pub use supervisor::protocol::{ClusterInfo, Exit, Signal};
+pub use usage::Usage;
 pub use wait::wait_for;

@@ -129,6 +129,15 @@ impl Link {
         self.ask(Act::Signal { pid, signal }).await.map(drop)
     }
 
+    /// Signals a process without waiting for an answer; for destructors.
+    pub(crate) fn signal_and_forget(&self, pid: i32, signal: Signal) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let request = Request { id, act: Act::Signal { pid, signal } };
+        if let (Ok(line), Some(stdin)) = (serde_json::to_string(&request), locked(&self.stdin).as_mut()) {
+            let _ = writeln!(stdin, "{line}");
+        }
+    }
+
     /// Ends the cluster and waits until every process is gone. Also done when the link is dropped.
     pub fn stop(&self) {
         // Closing standard input is the request.
