@@ -1,1 +1,20 @@
-//! Placeholder until the first slice lands.
+//! What the acceptance, fault and scale tests share.
+//!
+//! [`Suite::shared`] is one cluster for a test program, [`Suite::own`] one for a test that changes global things.
+//! Tests work in a namespace of their own ([`Ns`]) with objects as plain JSON ([`objects`], [`json`]), because they
+//! assert wire facts; waits are conditions with deadlines.
+
+pub mod admission;
+pub mod api;
+pub mod audit;
+pub mod json;
+pub mod kinds;
+pub mod objects;
+pub mod space;
+pub mod suite;
+pub mod wait;
+
+pub use json::Json;
+pub use space::Ns;
+pub use suite::{Options, Suite};
+pub use wait::{poll, secs, wait_for};
