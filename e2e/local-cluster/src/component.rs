@@ -25,6 +25,9 @@ use crate::{access, components, http, wait_for};
 /// Lifetime of the tokens, longer than any test.
 const TOKEN_SECONDS: i64 = 24 * 3600;
 
+/// A change to a component's rights.
+pub type RightsEdit = Box<dyn FnOnce(&mut Rights) + Send>;
+
 /// What to start. Made by [`ComponentOptions::new`]; every field may be changed.
 pub struct ComponentOptions {
     /// Package and program, such as `runtime-ctl`; also the chart that holds its rights.
@@ -43,7 +46,7 @@ pub struct ComponentOptions {
     /// Where it looks.
     pub rbac: RbacMode,
     /// A last change to its rights, for tests of missing ones.
-    pub rbac_edit: Option<Box<dyn FnOnce(&mut Rights) + Send>>,
+    pub rbac_edit: Option<RightsEdit>,
     /// Whether it serves admission and gets `--webhook-bind-address`. Default: by name.
     pub webhook: bool,
 }

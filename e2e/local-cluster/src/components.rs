@@ -38,8 +38,20 @@ pub fn build(packages: &[&str], profile: Profile) -> Result<Binaries> {
         .copied()
         .filter(|package| !built.contains_key(&(profile, (*package).to_owned())))
         .collect();
-    if !missing.is_empty() {
-        for (name, path) in cargo_build(&missing, profile)? {
+    let dir = output_dir(profile);
+    let mut stale = BTreeSet::new();
+    for name in missing {
+        match dir.as_ref().map(|dir| dir.join(name)).filter(|path| is_fresh(path)) {
+            Some(path) => {
+                built.insert((profile, name.to_owned()), path);
+            }
+            None => {
+                stale.insert(name);
+            }
+        }
+    }
+    if !stale.is_empty() {
+        for (name, path) in cargo_build(&stale, profile)? {
             built.insert((profile, name), path);
         }
     }
@@ -68,6 +80,46 @@ fn cargo_build(packages: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<S
         bail!("{title} failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Where cargo puts the programs of a profile, seen from the running program.
+fn output_dir(profile: Profile) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let dir = program.ancestors().skip(1).find(|dir| !dir.ends_with("deps") && !dir.ends_with("examples"))?;
+    Some(match profile {
+        Profile::Same => dir.to_owned(),
+        Profile::Dev => dir.parent()?.join("debug"),
+        Profile::Release => dir.parent()?.join("release"),
+    })
+}
+
+/// Whether a program is newer than all it was made of, by the list of files that cargo keeps beside it.
+///
+/// `cargo test --workspace` has built the programs already when a test asks for them. Asking cargo again for
+/// a few packages would choose other features for shared dependencies and compile half of them twice.
+fn is_fresh(program: &Path) -> bool {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let Some(built) = modified(program) else { return false };
+    let Ok(list) = std::fs::read_to_string(program.with_extension("d")) else { return false };
+    let Some((_, sources)) = list.lines().next().and_then(|line| line.split_once(": ")) else { return false };
+    let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace().join(name));
+    let sources = source_paths(sources).into_iter().chain(manifests);
+    sources.map(|path| modified(&path)).all(|time| time.is_some_and(|time| time <= built))
+}
+
+/// The paths of a dependency list; a blank inside a path is written as `\\ `.
+fn source_paths(list: &str) -> Vec<PathBuf> {
+    let mut paths = vec![String::new()];
+    let mut letters = list.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (letter, paths.last_mut()) {
+            ('\\', Some(path)) if letters.next_if_eq(&' ').is_some() => path.push(' '),
+            (' ', _) => paths.push(String::new()),
+            (_, Some(path)) => path.push(letter),
+            (_, None) => {}
+        }
+    }
+    paths.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).collect()
 }
 
 /// The programs that cargo's messages name.
@@ -153,6 +205,22 @@ mod tests {
     #[case("/x/target/release/bench", "release")]
     fn profiles(#[case] program: &str, #[case] profile: &str) {
         assert_eq!(profile_of(Path::new(program)).as_deref(), Some(profile));
+    }
+
+    #[test]
+    fn a_program_is_stale_once_a_source_is_newer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (program, source) = (dir.path().join("prog"), dir.path().join("a source.rs"));
+        std::fs::write(&source, "").expect("a source");
+        std::fs::write(&program, "").expect("a program");
+        assert!(!is_fresh(&program), "without a list nothing is known");
+        let escaped = source.display().to_string().replace(' ', "\\ ");
+        std::fs::write(program.with_extension("d"), format!("{}: {escaped} {escaped}\n", program.display()))
+            .expect("a list");
+        assert!(is_fresh(&program));
+        let later = std::time::SystemTime::now() + std::time::Duration::from_mins(1);
+        std::fs::File::open(&source).expect("open").set_modified(later).expect("touched");
+        assert!(!is_fresh(&program));
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub(crate) struct ControlPlane {
     pub(crate) kubeconfig: PathBuf,
     pub(crate) audit_log: PathBuf,
     specs: BTreeMap<&'static str, ProcessSpec>,
-    _ports: Vec<Port>,
+    /// Held for as long as the programs use them.
+    #[expect(dead_code, reason = "a lease is used by being held")]
+    ports: [Port; 3],
 }
 
 impl ControlPlane {
@@ -102,16 +104,16 @@ impl ControlPlane {
             &scheduler_configuration(dir, options.controller_qps),
         )?;
 
+        let api_server = api_server_arguments(dir, options, &etcd, api_port.number(), &advertise);
         let mut plane = Self {
             kubeconfig: dir.join("admin.kubeconfig"),
             audit_log: dir.join("logs").join("audit.log"),
             server,
             etcd: etcd.clone(),
             specs: BTreeMap::new(),
-            _ports: Vec::new(),
+            ports,
         };
         plane.add(programs, Program::Etcd, dir, etcd_arguments(dir, &etcd, &peer))?;
-        let api_server = api_server_arguments(dir, options, &etcd, api_port.number(), &advertise);
         plane.add(programs, Program::KubeApiserver, dir, api_server)?;
         if options.controller_manager {
             plane.add(
@@ -133,7 +135,6 @@ impl ControlPlane {
             ];
             plane.add(programs, Program::Kwok, dir, args)?;
         }
-        plane._ports = ports.into();
         Ok(plane)
     }
 

@@ -11,7 +11,7 @@ use crate::http;
 use crate::supervisor::protocol::{Act, Value};
 
 /// How long the API server may take to come back.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
+const BACK_WITHIN: Duration = Duration::from_mins(1);
 
 /// One program of the control plane.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ mod workdir;
 
 pub use audit::{ApiRequest, Audit, Counts, Mark};
 pub use cluster::Cluster;
-pub use component::{Component, ComponentOptions, RbacMode, Rights};
+pub use component::{Component, ComponentOptions, RbacMode, Rights, RightsEdit};
 pub use faults::ControlledProgram;
 pub use options::{ClusterOptions, Profile};
 pub use relay::Relay;

@@ -13,6 +13,8 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Number of fake nodes.
     pub nodes: u16,
+    /// Give running Pods addresses. Without them Pods run, but no EndpointSlice names them.
+    pub pod_addresses: bool,
     /// Run kube-controller-manager (all controllers).
     pub controller_manager: bool,
     /// Run kube-scheduler.
@@ -48,6 +50,7 @@ impl Default for ClusterOptions {
         Self {
             kubeconfig: None,
             nodes: 2,
+            pod_addresses: true,
             controller_manager: true,
             scheduler: true,
             controller_qps: Some(500),

@@ -8,6 +8,7 @@ mod gobuild;
 pub mod preflight;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -139,7 +140,7 @@ impl Tool {
             let mut parts = version.trim_start_matches('v').split('.');
             let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
             for (name, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
-                flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
+                let _ = write!(flags, " -X k8s.io/component-base/version.{name}={value}");
             }
         }
         flags

@@ -94,6 +94,14 @@ async fn workloads_run_and_nothing_is_left() -> Result<()> {
         let sidecar = status.init_container_statuses.as_deref().unwrap_or_default().first();
         assert!(sidecar.is_some_and(|sidecar| sidecar.ready && sidecar.started == Some(true)));
     }
+    if let Some(netns) = &cluster.info().netns {
+        // Nothing listens there, but something refuses: the address is reachable.
+        assert!(netns.exists());
+        let pod =
+            web.items.first().and_then(|pod| pod.status.as_ref()?.pod_ip.clone()).context("a Pod address")?;
+        let refused = tokio::net::TcpStream::connect((pod.as_str(), 9)).await.expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+    }
     let jobs: Api<Job> = Api::namespaced(client.clone(), "default");
     wait_for(LIMIT, "Job once to complete", async || {
         Ok((jobs.get("once").await?.status.context("a status")?.succeeded == Some(1)).then_some(()))
@@ -116,10 +124,11 @@ async fn workloads_run_and_nothing_is_left() -> Result<()> {
 
     let tree = process_tree(cluster.info().supervisor);
     assert!(tree.len() >= 6, "{tree:?}");
-    let dir = cluster.info().dir.clone();
+    let info = cluster.info().clone();
     cluster.stop().await?;
     all_gone(&tree).await?;
-    assert!(!dir.exists(), "{} is left", dir.display());
+    assert!(!info.dir.exists(), "{} is left", info.dir.display());
+    assert!(info.netns.is_none_or(|netns| !netns.exists()));
     assert!(cluster.client().await.is_err());
     Ok(())
 }
@@ -136,11 +145,12 @@ async fn nothing_is_left_when_the_supervisor_is_killed() -> Result<()> {
     let error = cluster.api_server().stop().await.expect_err("nobody is there");
     assert!(error.to_string().contains("supervisor is gone"), "{error:#}");
     // The next cluster removes the directory that this one could not.
-    let dir = cluster.info().dir.clone();
+    let info = cluster.info().clone();
     let next =
         Cluster::start(ClusterOptions { nodes: 0, controller_manager: false, ..ClusterOptions::default() });
     next.await?.stop().await?;
-    assert!(!dir.exists(), "{} is left", dir.display());
+    assert!(!info.dir.exists(), "{} is left", info.dir.display());
+    assert!(info.netns.is_none_or(|netns| !netns.exists()));
     Ok(())
 }
 

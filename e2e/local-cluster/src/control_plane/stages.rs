@@ -212,7 +212,7 @@ spec:
       phase: Succeeded
 "#;
 
-const POD_DELETE: &str = r#"apiVersion: kwok.x-k8s.io/v1alpha1
+const POD_DELETE: &str = r"apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
 metadata: {name: pod-delete}
 spec:
@@ -222,7 +222,7 @@ spec:
     - {key: '.metadata.deletionTimestamp', operator: Exists}
   next:
     delete: true
-"#;
+";
 
 #[cfg(test)]
 mod tests {
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn every_document_is_yaml() {
-        let network = PodNetwork::without_addresses().expect("a range");
+        let dir = tempfile::tempdir().expect("a directory");
+        let network = PodNetwork::lease(dir.path(), false).expect("a range");
         let text = kwok_configuration(&network);
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("yaml");
         assert_eq!(documents.len(), 6);

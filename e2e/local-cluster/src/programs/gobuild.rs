@@ -110,7 +110,7 @@ fn go_build(tool: &Tool, wanted: &[Program], home: &Path, title: &str, terminal:
     loop {
         match lines.recv_timeout(Duration::from_secs(1)) {
             Ok(line) if line.starts_with("go: downloading ") => {
-                at = line.trim_start_matches("go: ").to_owned();
+                line.trim_start_matches("go: ").clone_into(&mut at);
             }
             // With -v the compiler prints the import path of each package it finished.
             Ok(line) if !line.contains(' ') && !line.starts_with('#') => {
@@ -118,8 +118,7 @@ fn go_build(tool: &Tool, wanted: &[Program], home: &Path, title: &str, terminal:
                 at = format!("{compiled} packages, {line}");
             }
             Ok(line) if said.len() < KEPT_LINES => said.push(line),
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         task.detail(&at);

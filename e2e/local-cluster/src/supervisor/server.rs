@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long the API server may take to get ready on a busy machine.
 const API_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the first nodes may take after that.
-const NODES_DEADLINE: Duration = Duration::from_secs(60);
+const NODES_DEADLINE: Duration = Duration::from_mins(1);
 
 /// What reaches a supervisor from outside.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Supervised {
         workdir::sweep(crate::network::take_down);
         let workdir = WorkDir::create()?;
         let dir = workdir.path().to_owned();
-        let network = PodNetwork::lease(&dir)?;
+        let network = PodNetwork::lease(&dir, order.options.pod_addresses)?;
         let mut info = ClusterInfo {
             dir: dir.clone(),
             supervisor: i32::try_from(std::process::id()).unwrap_or_default(),
@@ -239,7 +239,7 @@ async fn nodes_ready(client: &Client, count: u16, controllers: bool) -> Result<(
     let ready = nodes.iter().filter(|node| takes_pods(node, controllers)).count();
     if ready < usize::from(count) {
         let names: Vec<String> =
-            nodes.iter().filter(|n| !takes_pods(n, controllers)).map(|n| n.name_any()).collect();
+            nodes.iter().filter(|n| !takes_pods(n, controllers)).map(ResourceExt::name_any).collect();
         bail!("{ready} of {count} nodes take Pods, not {}", names.join(", "));
     }
     if controllers {
