@@ -6,7 +6,6 @@
 
 pub mod admission;
 pub mod api;
-pub mod audit;
 pub mod json;
 pub mod kinds;
 pub mod objects;

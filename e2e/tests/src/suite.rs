@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use kube::Client;
-use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions};
+use local_cluster::{ApiRequest, Cluster, ClusterOptions, Component, ComponentOptions, Mark};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use crate::admission::Admission;
-use crate::audit::Audit;
 use crate::json::Json as _;
 use crate::space::Ns;
 use crate::{kinds, objects};
@@ -246,30 +245,11 @@ impl Suite {
         ]);
         let component = Component::start(&self.cluster, process).await?;
         if self.webhook.is_empty() {
-            self.register(component.webhook_port()?).await?;
+            let url = format!("https://127.0.0.1:{}", component.webhook_port()?);
+            self.cluster.register_webhook(&url, None).await?;
         }
         self.webhook.push(component);
         Ok(self.webhook.len() - 1)
-    }
-
-    /// Registers an admission server on a loopback port with the API server: the objects that the program prints.
-    pub async fn register(&self, port: u16) -> Result<()> {
-        let profile = self.cluster.options().profile;
-        let built =
-            tokio::task::spawn_blocking(move || local_cluster::components::build(&[WEBHOOK], profile));
-        let program = built.await.context("building the webhook")??.path(WEBHOOK)?.to_owned();
-        let output = tokio::process::Command::new(program)
-            .args(["registration", "print", "--url", &format!("https://127.0.0.1:{port}")])
-            .env("POD_NAMESPACE", OPERATOR_NAMESPACE)
-            .output()
-            .await
-            .context("printing the webhook's registration")?;
-        anyhow::ensure!(
-            output.status.success(),
-            "printing the webhook's registration: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        self.cluster.apply_yaml(&String::from_utf8_lossy(&output.stdout)).await.map(drop)
     }
 
     /// The control plane.
@@ -330,10 +310,15 @@ impl Suite {
         Ok(ns)
     }
 
-    /// The audit log of the API server.
-    pub fn audit(&self) -> Result<Audit> {
-        let path = self.cluster.info().audit_log.as_deref().context("this cluster has no audit log")?;
-        Ok(Audit::new(path))
+    /// Requests of one of the suite's ServiceAccounts since a mark of [`Cluster::audit`] that changed objects; Events,
+    /// Leases and reviews of access are no objects of anybody.
+    pub fn object_writes(&self, mark: Mark, service_account: &str) -> Result<Vec<ApiRequest>> {
+        let noise = ["events", "leases", "tokenreviews", "subjectaccessreviews"];
+        self.cluster.audit()?.since(mark, |request| {
+            request.short_user() == service_account
+                && request.is_write()
+                && !noise.contains(&request.resource.as_str())
+        })
     }
 
     /// Calls to an admission server past the API server.
