@@ -119,3 +119,159 @@ fn unsupported_kind(target: &TargetRef) -> Option<String> {
         Some(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{IdentityBinding, WorkloadType};
+
+    fn target(api_version: &str, kind: &str) -> TargetRef {
+        TargetRef { api_version: api_version.into(), kind: kind.into(), name: "weather".into() }
+    }
+
+    fn runtime_spec() -> AgentRuntimeSpec {
+        AgentRuntimeSpec {
+            workload_type: WorkloadType::Agent,
+            target_ref: target("apps/v1", "Deployment"),
+            identity: None,
+            auth_bridge_mode: None,
+            mtls_mode: None,
+            tls_bridge_mode: None,
+            inbound_interception: None,
+            egress_enforcement: None,
+        }
+    }
+
+    fn denied(verdict: &Verdict) -> Option<&str> {
+        match verdict {
+            Verdict::Deny { message } => Some(message),
+            Verdict::Allow { .. } => None,
+        }
+    }
+
+    fn warnings(verdict: Verdict) -> Vec<String> {
+        match verdict {
+            Verdict::Allow { warnings } => warnings,
+            Verdict::Deny { message } => panic!("denied: {message}"),
+        }
+    }
+
+    /// The texts that users' scripts match (runtime §9.1, card §17.1).
+    #[test]
+    fn duplicates_are_denied_with_the_known_text() {
+        let other = Some(Duplicate { name: "first" });
+        assert_eq!(
+            denied(&judge_runtime("team1", &runtime_spec(), other)),
+            Some("an AgentRuntime already targets Deployment weather in namespace team1: first")
+        );
+        let card =
+            AgentCardSpec { target_ref: Some(target("apps/v1", "Deployment")), ..AgentCardSpec::default() };
+        assert_eq!(
+            denied(&judge_card("team1", &card, other, CardReview::default())),
+            Some("an AgentCard already targets Deployment weather in namespace team1: first")
+        );
+    }
+
+    /// Runtime §9.1 and scenario 16.
+    #[rstest]
+    #[case(None, true)]
+    #[case(Some("proxy-sidecar"), true)]
+    #[case(Some("lite"), true)]
+    #[case(Some("envoy-sidecar"), false)]
+    #[case(Some("waypoint"), false)]
+    fn tls_bridge_needs_a_proxy_mode(#[case] mode: Option<&str>, #[case] allowed: bool) {
+        let mut spec = runtime_spec();
+        spec.auth_bridge_mode = mode.map(Into::into);
+        assert_eq!(judge_runtime("team1", &spec, None), Verdict::Allow { warnings: vec![] });
+        spec.tls_bridge_mode = Some(TlsBridgeMode::Enabled);
+        let verdict = judge_runtime("team1", &spec, None);
+        assert_eq!(denied(&verdict).is_none(), allowed);
+        if let Some(message) = denied(&verdict) {
+            assert!(
+                message.starts_with("tlsBridgeMode=enabled requires authBridgeMode proxy-sidecar or lite"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_mtls_mode_goes_with_every_sidecar() {
+        for mode in crate::AuthBridgeMode::KNOWN {
+            for mtls in crate::MtlsMode::KNOWN {
+                let mut spec = runtime_spec();
+                spec.auth_bridge_mode = Some((*mode).into());
+                spec.mtls_mode = Some((*mtls).into());
+                assert_eq!(judge_runtime("team1", &spec, None), Verdict::Allow { warnings: vec![] });
+            }
+        }
+    }
+
+    #[rstest]
+    #[case("apps/v1", "DaemonSet", true)]
+    #[case("a/b/c", "Deployment", true)]
+    #[case("apps/v1beta2", "StatefulSet", false)]
+    #[case("agents.x-k8s.io/v1beta1", "Sandbox", false)]
+    fn unsupported_kinds_warn(#[case] api_version: &str, #[case] kind: &str, #[case] warned: bool) {
+        let mut spec = runtime_spec();
+        spec.target_ref = target(api_version, kind);
+        assert_eq!(warnings(judge_runtime("team1", &spec, None)).len(), usize::from(warned));
+        let card = AgentCardSpec { target_ref: Some(spec.target_ref), ..AgentCardSpec::default() };
+        assert_eq!(
+            warnings(judge_card("team1", &card, None, CardReview::default())).len(),
+            usize::from(warned)
+        );
+    }
+
+    #[test]
+    fn a_card_needs_a_target() {
+        let verdict = judge_card("team1", &AgentCardSpec::default(), None, CardReview::default());
+        assert!(denied(&verdict).is_some_and(|message| message.contains("spec.targetRef is required")));
+    }
+
+    #[rstest]
+    #[case(Some("1m"), false, 0)]
+    #[case(Some("x"), false, 1)]
+    #[case(Some("1ms"), false, 1)]
+    #[case(None, true, 1)]
+    #[case(Some("x"), true, 2)]
+    fn card_warnings(#[case] period: Option<&str>, #[case] strict: bool, #[case] count: usize) {
+        let card = AgentCardSpec {
+            target_ref: Some(target("apps/v1", "Deployment")),
+            sync_period: period.map(Into::into),
+            identity_binding: Some(IdentityBinding { strict, ..IdentityBinding::default() }),
+            ..AgentCardSpec::default()
+        };
+        let review = |trust_mechanism| judge_card("team1", &card, None, CardReview { trust_mechanism });
+        assert_eq!(warnings(review(Some(false))).len(), count);
+        let without_strict = count - usize::from(strict);
+        assert_eq!(warnings(review(Some(true))).len(), without_strict);
+        assert_eq!(warnings(review(None)).len(), without_strict);
+    }
+
+    /// Metadata-only updates and deletions are not judged (runtime §9.1, card §17.1).
+    #[test]
+    fn only_spec_changes_are_reviewed() {
+        let new = AgentRuntime::new("rt", runtime_spec());
+        assert!(runtime_needs_review(&new, None));
+        let mut labelled = new.clone();
+        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        assert!(!runtime_needs_review(&labelled, Some(&new)));
+        let mut changed = new.clone();
+        changed.spec.workload_type = WorkloadType::Tool;
+        assert!(runtime_needs_review(&changed, Some(&new)));
+        changed.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        assert!(!runtime_needs_review(&changed, Some(&new)));
+
+        let card =
+            AgentCard { metadata: ObjectMeta::default(), spec: AgentCardSpec::default(), status: None };
+        assert!(card_needs_review(&card, None));
+        assert!(
+            !card_needs_review(&card, Some(&card)),
+            "a legacy card without target can lose its finalizer"
+        );
+    }
+}

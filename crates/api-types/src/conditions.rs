@@ -31,3 +31,50 @@ pub fn remove_condition(list: &mut Vec<Condition>, condition_type: &str) -> bool
 pub fn condition<'a>(list: &'a [Condition], condition_type: &str) -> Option<&'a Condition> {
     list.iter().find(|condition| condition.type_ == condition_type)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(type_: &str, status: &str, reason: &str) -> Condition {
+        Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: String::new(),
+            observed_generation: Some(1),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    /// Runtime §2.7.
+    #[test]
+    fn the_transition_time_moves_only_when_the_status_flips() {
+        let mut list = Vec::new();
+        assert!(set_condition(&mut list, of("Ready", "False", "A"), at(10)));
+        assert_eq!(list[0].last_transition_time, Time(at(10)));
+        assert!(!set_condition(&mut list, of("Ready", "False", "A"), at(20)), "no difference, no change");
+        assert!(set_condition(&mut list, of("Ready", "False", "B"), at(30)));
+        assert_eq!((list[0].reason.as_str(), list[0].last_transition_time.0), ("B", at(10)));
+        assert!(set_condition(&mut list, of("Ready", "True", "C"), at(40)));
+        assert_eq!(list[0].last_transition_time, Time(at(40)));
+    }
+
+    #[test]
+    fn conditions_are_sorted_by_type_and_found_by_it() {
+        let mut list = Vec::new();
+        for type_ in ["Ready", "ConfigResolved", "TargetResolved"] {
+            set_condition(&mut list, of(type_, "True", "R"), at(1));
+        }
+        let types: Vec<&str> = list.iter().map(|c| c.type_.as_str()).collect();
+        assert_eq!(types, ["ConfigResolved", "Ready", "TargetResolved"]);
+        assert!(condition(&list, "Ready").is_some());
+        assert!(remove_condition(&mut list, "Ready"));
+        assert!(!remove_condition(&mut list, "Ready"));
+        assert!(condition(&list, "Ready").is_none());
+    }
+}

@@ -117,3 +117,67 @@ pub fn client_id(
 pub fn client_name(namespace: &str, workload: &str) -> String {
     format!("{namespace}/{workload}").chars().take(CLIENT_NAME_LIMIT).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// The vectors of client-registration §8.
+    #[rstest]
+    #[case("team1", "weather-agent", "a325925866a45ebf")]
+    #[case("default", "weather-agent", "ea546f43d49990bf")]
+    #[case("test-ns", "my-dep", "6c06689fa1d5605c")]
+    #[case("a-b", "c", "a06895a187ebeb61")]
+    #[case("a", "b-c", "0ebbde486391009c")]
+    fn secret_names(#[case] namespace: &str, #[case] workload: &str, #[case] suffix: &str) {
+        let name = secret_name(namespace, workload);
+        assert_eq!(name, format!("kagenti-keycloak-client-credentials-{suffix}"));
+        assert!(is_operator_secret(&name));
+        assert!(!is_operator_secret("kagenti-keycloak-client-credentials"));
+    }
+
+    /// The table of client-registration §3.
+    #[rstest]
+    #[case(&[], "", Eligibility::NoLabels)]
+    #[case(&[("kagenti.io/type", "agent")], "", Eligibility::Register)]
+    #[case(&[("kagenti.io/type", "agent"), ("kagenti.io/client-registration-inject", "true")], "", Eligibility::LegacyRegistrar)]
+    #[case(&[("kagenti.io/type", "agent"), ("kagenti.io/client-registration-inject", "True")], "", Eligibility::Register)]
+    #[case(&[("kagenti.io/type", "tool")], "", Eligibility::ToolsOff)]
+    #[case(&[("kagenti.io/type", "tool")], "injectTools: true", Eligibility::Register)]
+    #[case(&[("kagenti.io/type", "mcp")], "", Eligibility::NotAgentOrTool)]
+    #[case(&[("app", "x")], "", Eligibility::NotAgentOrTool)]
+    fn eligible(#[case] labels: &[(&str, &str)], #[case] gates: &str, #[case] expected: Eligibility) {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let gates = FeatureGates::parse(gates).expect("gates").value;
+        assert_eq!(eligibility(Some(&labels), &gates), expected);
+        assert_eq!(eligibility(None, &gates), Eligibility::NoLabels);
+    }
+
+    /// Client-registration §4.
+    #[rstest]
+    #[case(None, "default", "team1/weather")]
+    #[case(Some(""), "default", "team1/weather")]
+    #[case(Some("Example.org"), "weather", "spiffe://example.org/ns/team1/sa/weather")]
+    fn client_ids(#[case] domain: Option<&str>, #[case] account: &str, #[case] expected: &str) {
+        assert_eq!(client_id("team1", "weather", domain, account).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn unusable_client_ids() {
+        let error = client_id("team1", "weather", Some("d"), "default").expect_err("no identity");
+        assert!(error.to_string().contains("serviceAccountName"), "{error}");
+        let fits = "w".repeat(CLIENT_ID_LIMIT - "team1/".len());
+        assert!(client_id("team1", &fits, None, "").is_ok());
+        let error = client_id("team1", &format!("{fits}w"), None, "").expect_err("too long");
+        assert!(matches!(&error, ClientIdError::TooLong { length: 240, .. }), "{error:?}");
+        assert!(error.to_string().contains("239"), "{error}");
+    }
+
+    #[test]
+    fn client_names_are_cut() {
+        assert_eq!(client_name("team1", "weather"), "team1/weather");
+        assert_eq!(client_name(&"n".repeat(63), &"w".repeat(253)).len(), CLIENT_NAME_LIMIT);
+    }
+}

@@ -74,3 +74,56 @@ pub fn same_target(a: &TargetRef, b: &TargetRef) -> bool {
             _ => false,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn claim(name: &'static str, second: Option<i64>, terminating: bool, automatic: bool) -> Claim<'static> {
+        let created = second.map(|second| Timestamp::from_second(second).expect("in range"));
+        Claim { name, created, terminating, automatic }
+    }
+
+    /// Runtime §9.2, in any order.
+    #[rstest]
+    #[case::oldest(&[("b", Some(1), false), ("a", Some(2), false)], Some("b"))]
+    #[case::name(&[("b", Some(1), false), ("a", Some(1), false)], Some("a"))]
+    #[case::terminating(&[("b", Some(1), true), ("a", Some(2), false)], Some("a"))]
+    #[case::no_time(&[("a", None, false), ("b", Some(9), false)], Some("b"))]
+    #[case::none(&[("a", Some(1), true)], None)]
+    fn runtime(#[case] claims: &[(&'static str, Option<i64>, bool)], #[case] winner: Option<&str>) {
+        let claims: Vec<_> = claims.iter().map(|(n, t, d)| claim(n, *t, *d, false)).collect();
+        assert_eq!(runtime_winner(claims.iter().copied()).map(|c| c.name), winner);
+        assert_eq!(runtime_winner(claims.iter().rev().copied()).map(|c| c.name), winner);
+    }
+
+    /// Card §17.2: manual before automatic.
+    #[rstest]
+    #[case(&[("auto", 1, true), ("manual", 2, false)], "manual")]
+    #[case(&[("auto2", 2, true), ("auto1", 1, true)], "auto1")]
+    #[case(&[("m2", 1, false), ("m1", 1, false), ("a0", 0, true)], "m1")]
+    fn card(#[case] claims: &[(&'static str, i64, bool)], #[case] winner: &str) {
+        let claims: Vec<_> = claims.iter().map(|(n, t, a)| claim(n, Some(*t), false, *a)).collect();
+        assert_eq!(card_winner(claims.iter().copied()).map(|c| c.name), Some(winner));
+        assert_eq!(card_winner(claims.iter().rev().copied()).map(|c| c.name), Some(winner));
+    }
+
+    #[rstest]
+    #[case("apps/v1", "apps/v1beta2", true)]
+    #[case("v1", "v1beta1", true)]
+    #[case("apps/v1", "v1", false)]
+    #[case("a/b/c", "a/b/c", true)]
+    #[case("a/b/c", "a/v1", false)]
+    fn targets_ignore_the_version(#[case] a: &str, #[case] b: &str, #[case] same: bool) {
+        let target = |api_version: &str| TargetRef {
+            api_version: api_version.into(),
+            kind: "Deployment".into(),
+            name: "x".into(),
+        };
+        assert_eq!(same_target(&target(a), &target(b)), same);
+        assert!(!same_target(&target(a), &TargetRef { name: "y".into(), ..target(a) }));
+        assert!(!same_target(&target(a), &TargetRef { kind: "StatefulSet".into(), ..target(a) }));
+    }
+}

@@ -53,3 +53,47 @@ impl TargetKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    /// Runtime §3, last line.
+    #[rstest]
+    #[case(&[], &[("agent.kagenti.dev/enrolled-by", "rt")], true)]
+    #[case(&[("app.kubernetes.io/managed-by", "kagenti-operator"), ("kagenti.io/type", "agent")], &[], true)]
+    #[case(&[("app.kubernetes.io/managed-by", "kagenti-operator")], &[], false)]
+    #[case(&[("app.kubernetes.io/managed-by", "Helm"), ("kagenti.io/type", "agent")], &[], false)]
+    #[case(&[("kagenti.io/type", "agent")], &[("kagenti.io/skills", "[]")], false)]
+    fn enrolled(
+        #[case] labels: &[(&str, &str)],
+        #[case] annotations: &[(&str, &str)],
+        #[case] expected: bool,
+    ) {
+        assert_eq!(is_enrolled(Some(&map(labels)), Some(&map(annotations))), expected);
+    }
+
+    #[test]
+    fn nothing_is_not_enrolled() {
+        assert!(!is_enrolled(None, None));
+    }
+
+    /// Runtime §8: kind and group both count.
+    #[rstest]
+    #[case("apps", "Deployment", Some(TargetKind::Deployment))]
+    #[case("apps", "StatefulSet", Some(TargetKind::StatefulSet))]
+    #[case("agents.x-k8s.io", "Sandbox", Some(TargetKind::Sandbox))]
+    #[case("apps", "Sandbox", None)]
+    #[case("", "Deployment", None)]
+    #[case("apps", "DaemonSet", None)]
+    #[case("batch", "Job", None)]
+    fn kinds(#[case] group: &str, #[case] kind: &str, #[case] expected: Option<TargetKind>) {
+        assert_eq!(TargetKind::of(group, kind), expected);
+    }
+}

@@ -98,3 +98,90 @@ impl FeatureGates {
         own.map_or_else(|| Ok(Parsed::default()), |text| Self::parse(text))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn parse(text: &str) -> FeatureGates {
+        FeatureGates::parse(text).expect("gates").value
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("{}")]
+    #[case("# only a comment\n")]
+    fn an_empty_file_means_the_defaults(#[case] text: &str) {
+        assert_eq!(parse(text), FeatureGates::default());
+        assert!(parse(text).spiffe_helper());
+    }
+
+    /// Webhook §7.2: an explicit all-false file means all false; the kill switch must not turn injection on.
+    #[test]
+    fn all_false_means_all_false() {
+        let gates = parse(
+            "globalEnabled: false\nenvoyProxy: false\ninjectTools: false\nperWorkloadConfigResolution: false\n\
+             skillDiscovery: false\nclientRegistration: false\nspiffeHelper: false\n",
+        );
+        assert_eq!(
+            gates,
+            FeatureGates {
+                global_enabled: false,
+                envoy_proxy: false,
+                inject_tools: false,
+                per_workload_config_resolution: false,
+                skill_discovery: false,
+                client_registration: false,
+                spiffe_helper: Some(false),
+            }
+        );
+        assert!(!gates.spiffe_helper());
+    }
+
+    #[test]
+    fn missing_keys_keep_their_default() {
+        assert_eq!(
+            parse("injectTools: true"),
+            FeatureGates { inject_tools: true, ..FeatureGates::default() }
+        );
+    }
+
+    #[test]
+    fn unknown_gates_and_values_that_are_not_booleans_are_listed() {
+        let parsed =
+            FeatureGates::parse("combinedSidecar: false\nglobalEnabled: \"false\"\nenvoyProxy: no\n")
+                .expect("gates");
+        assert_eq!(parsed.value, FeatureGates { envoy_proxy: false, ..FeatureGates::default() });
+        assert_eq!(
+            parsed.ignored,
+            [
+                "feature gate combinedSidecar: unknown, ignored",
+                "feature gate globalEnabled: not a boolean, the default is used"
+            ]
+        );
+    }
+
+    #[rstest]
+    #[case("globalEnabled: [")]
+    #[case("- globalEnabled")]
+    #[case("false")]
+    fn other_documents_are_errors(#[case] text: &str) {
+        assert!(FeatureGates::parse(text).is_err());
+    }
+
+    /// Client-registration §2.2.
+    #[rstest]
+    #[case::own(&[("feature-gates.yaml", "injectTools: true"), ("a", "injectTools: false")], Some(true))]
+    #[case::empty_own(&[("feature-gates.yaml", "{}"), ("gates.yaml", "injectTools: true")], Some(true))]
+    #[case::broken_own(&[("feature-gates.yaml", "["), ("gates.yaml", "injectTools: true")], Some(true))]
+    #[case::first_other(&[("a.yaml", "x"), ("b.yaml", "injectTools: true"), ("c.yaml", "injectTools: false")], Some(true))]
+    #[case::nothing(&[], Some(false))]
+    #[case::only_broken(&[("feature-gates.yaml", "[")], None)]
+    fn from_data(#[case] data: &[(&str, &str)], #[case] inject_tools: Option<bool>) {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let got = FeatureGates::from_data(&data).ok().map(|parsed| parsed.value.inject_tools);
+        assert_eq!(got, inject_tools);
+    }
+}

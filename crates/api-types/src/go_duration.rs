@@ -140,3 +140,73 @@ pub fn sync_period_within(text: Option<&str>, min: Duration, max: Duration) -> S
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const S: i64 = 1_000_000_000;
+
+    #[rstest]
+    #[case("0", 0)]
+    #[case("+0", 0)]
+    #[case("30s", 30 * S)]
+    #[case("-30s", -30 * S)]
+    #[case("+5s", 5 * S)]
+    #[case("1h30m", 5400 * S)]
+    #[case("1.5h", 5400 * S)]
+    #[case(".5s", S / 2)]
+    #[case("1.s", S)]
+    #[case("100ms", S / 10)]
+    #[case("7us", 7_000)]
+    #[case("7µs", 7_000)]
+    #[case("7μs", 7_000)]
+    #[case("42ns", 42)]
+    #[case("1h1m1s1ms1us1ns", 3661 * S + 1_001_001)]
+    #[case("9223372036854775807ns", i64::MAX)]
+    #[case("-9223372036854775808ns", i64::MIN)]
+    #[case("0.100000000000000000000h", 360 * S)]
+    fn parses(#[case] text: &str, #[case] nanos: i64) {
+        assert_eq!(parse(text), Ok(nanos));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("-")]
+    #[case("30")]
+    #[case("s")]
+    #[case(".s")]
+    #[case("1d")]
+    #[case("1 s")]
+    #[case(" 1s")]
+    #[case("1s ")]
+    #[case("1..5s")]
+    #[case("--1s")]
+    #[case("1S")]
+    #[case("9223372036854775808ns")]
+    #[case("99999999999999999999999999999999999999999999h")]
+    #[case("1e3s")]
+    fn refuses(#[case] text: &str) {
+        assert_eq!(parse(text), Err(DurationError { text: text.chars().take(64).collect() }));
+    }
+
+    /// Card §6.9.
+    #[rstest]
+    #[case(None, 30, false)]
+    #[case(Some(""), 30, false)]
+    #[case(Some("1m"), 60, false)]
+    #[case(Some("soon"), 30, true)]
+    #[case(Some("0"), 5, true)]
+    #[case(Some("-1h"), 5, true)]
+    #[case(Some("1ms"), 5, true)]
+    #[case(Some("5s"), 5, false)]
+    #[case(Some("24h"), 86_400, false)]
+    #[case(Some("25h"), 86_400, true)]
+    fn periods(#[case] text: Option<&str>, #[case] seconds: u64, #[case] problem: bool) {
+        let period = sync_period(text);
+        assert_eq!(period.period, Duration::from_secs(seconds));
+        assert_eq!(period.problem.is_some(), problem);
+    }
+}

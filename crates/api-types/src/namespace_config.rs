@@ -143,3 +143,74 @@ pub fn has_identity_provider(authbridge: AuthbridgeConfig<'_>, runtime: Option<&
         || authbridge.issuer_key().is_some()
         || authbridge.token_url().is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn settings_are_found_at_their_places() {
+        let config = RuntimeConfig::parse(
+            "mode: lite\nmtls: {mode: strict}\ntls_bridge: {mode: enabled}\negressEnforcement: none\n\
+             listener: {inbound_interception: transparent}\nsidecarLayout: split\nextra: 1\n",
+        )
+        .expect("config");
+        assert_eq!(config.mode.as_deref(), Some("lite"));
+        assert_eq!(config.mtls_mode.as_deref(), Some("strict"));
+        assert_eq!(config.tls_bridge_mode.as_deref(), Some("enabled"));
+        assert_eq!(config.egress_enforcement.as_deref(), Some("none"));
+        assert_eq!(config.inbound_interception.as_deref(), Some("transparent"));
+        assert_eq!(config.sidecar_layout.as_deref(), Some("split"));
+        assert_eq!(config.document.len(), 7);
+    }
+
+    /// Runtime §4: empty, malformed or missing = next layer; other scalars are kept to be reported.
+    #[rstest]
+    #[case("", None)]
+    #[case("mode:", None)]
+    #[case("mode: '  '", None)]
+    #[case("mode: {x: y}", None)]
+    #[case("mode: [lite]", None)]
+    #[case("mode: ' lite '", Some("lite"))]
+    #[case("mode: 3", Some("3"))]
+    #[case("mode: true", Some("true"))]
+    #[case("mode: off", Some("off"))]
+    fn one_value(#[case] text: &str, #[case] expected: Option<&str>) {
+        assert_eq!(RuntimeConfig::parse(text).expect("config").mode.as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case("mode: [")]
+    #[case("text")]
+    #[case("[1, 2]")]
+    fn other_roots_are_errors(#[case] text: &str) {
+        let error = RuntimeConfig::parse(text).expect_err("not a map");
+        assert_eq!(error.line, 1);
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    /// Webhook §12.1 step 2.
+    #[rstest]
+    #[case(&[("ISSUER", " i "), ("KEYCLOAK_URL", "u"), ("KEYCLOAK_REALM", "r")], Some("i"))]
+    #[case(&[("KEYCLOAK_URL", "http://kc:8080/"), ("KEYCLOAK_REALM", "r")], Some("http://kc:8080/realms/r"))]
+    #[case(&[("KEYCLOAK_URL", "u")], None)]
+    #[case(&[], None)]
+    fn issuer(#[case] data: &[(&str, &str)], #[case] expected: Option<&str>) {
+        assert_eq!(AuthbridgeConfig(Some(&map(data))).issuer().as_deref(), expected);
+    }
+
+    #[test]
+    fn absent_is_empty() {
+        let absent = AuthbridgeConfig(None);
+        assert!(!absent.can_register());
+        assert!(!has_identity_provider(absent, None));
+        let data = map(&[("KEYCLOAK_URL", "u"), ("KEYCLOAK_REALM", " ")]);
+        assert!(!AuthbridgeConfig(Some(&data)).can_register());
+        assert!(has_identity_provider(AuthbridgeConfig(Some(&data)), None));
+    }
+}

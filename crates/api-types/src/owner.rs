@@ -151,3 +151,175 @@ pub fn envoy_config_map_name(workload: &str) -> String {
 pub fn tls_bridge_secret_name(workload: &str) -> String {
     format!("{}-tls-bridge-ca", object_name_part(workload))
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn reference(api_version: &str, kind: &str, name: &str) -> OwnerReference {
+        OwnerReference {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            name: name.into(),
+            uid: "uid-1".into(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }
+    }
+
+    fn labels(hash: &str) -> BTreeMap<String, String> {
+        if hash.is_empty() {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([(label::POD_TEMPLATE_HASH.to_owned(), hash.to_owned())])
+        }
+    }
+
+    fn workload(group: &str, kind: &str, name: &str) -> Workload {
+        Workload { group: group.into(), kind: kind.into(), name: name.into() }
+    }
+
+    /// Webhook §6 rule 1, without a live read.
+    #[rstest]
+    #[case("apps/v1", "StatefulSet", "db", "", workload("apps", "StatefulSet", "db"), false)]
+    #[case(
+        "agents.x-k8s.io/v1alpha1",
+        "Sandbox",
+        "box",
+        "",
+        workload("agents.x-k8s.io", "Sandbox", "box"),
+        false
+    )]
+    #[case(
+        "apps/v1",
+        "ReplicaSet",
+        "myapp-7d4f8b9c5",
+        "7d4f8b9c5",
+        workload("apps", "Deployment", "myapp"),
+        false
+    )]
+    #[case(
+        "apps/v1",
+        "ReplicaSet",
+        "my-app-1-7d4f8b9c5",
+        "7d4f8b9c5",
+        workload("apps", "Deployment", "my-app-1"),
+        false
+    )]
+    #[case("apps/v1", "ReplicaSet", "myapp-7d4f8b9c5", "", workload("", "", "myapp-7d4f8b9c5"), true)]
+    #[case("apps/v1", "ReplicaSet", "myapp-7d4f8b9c5", "other", workload("", "", "myapp-7d4f8b9c5"), true)]
+    #[case("apps/v1", "ReplicaSet", "7d4f8b9c5", "7d4f8b9c5", workload("", "", "7d4f8b9c5"), true)]
+    #[case("apps/v1", "ReplicaSet", "-7d4f8b9c5", "7d4f8b9c5", workload("", "", "-7d4f8b9c5"), true)]
+    #[case(
+        "apps/v1",
+        "ReplicaSet",
+        "xmyapp7d4f8b9c5",
+        "7d4f8b9c5",
+        workload("", "", "xmyapp7d4f8b9c5"),
+        true
+    )]
+    #[case("apps/v1", "DaemonSet", "d", "", workload("apps", "DaemonSet", "d"), false)]
+    #[case("batch/v1", "Job", "run-123", "", workload("batch", "Job", "run-123"), true)]
+    #[case("v1", "ReplicationController", "rc", "", workload("", "ReplicationController", "rc"), false)]
+    #[case(
+        "argoproj.io/v1alpha1",
+        "ReplicaSet",
+        "x-abc",
+        "abc",
+        workload("argoproj.io", "ReplicaSet", "x-abc"),
+        false
+    )]
+    #[case("example.com/v1", "StatefulSet", "db", "", workload("example.com", "StatefulSet", "db"), false)]
+    fn from_the_owner_reference(
+        #[case] api_version: &str,
+        #[case] kind: &str,
+        #[case] name: &str,
+        #[case] hash: &str,
+        #[case] expected: Workload,
+        #[case] wants_live: bool,
+    ) {
+        let (owner, labels) = (reference(api_version, kind, name), labels(hash));
+        let pod = PodIdentity {
+            name: "pod",
+            generate_name: "ignored-",
+            labels: Some(&labels),
+            owner: Some(&owner),
+            ..PodIdentity::default()
+        };
+        assert_eq!(workload_of(&pod, None), expected);
+        assert_eq!(
+            needs_live_owner(&pod).map(|read| (read.kind, read.name, read.uid)),
+            wants_live.then_some((kind, name, "uid-1"))
+        );
+    }
+
+    /// Webhook §6 rule 1, with the owner of the owner.
+    #[rstest]
+    #[case::argo("apps/v1", "ReplicaSet", "r-abc", ("argoproj.io", "Rollout", "r"), workload("argoproj.io", "Rollout", "r"))]
+    #[case::cron("batch/v1", "Job", "run-123", ("batch", "CronJob", "run"), workload("batch", "CronJob", "run"))]
+    #[case::other_job_owner("batch/v1", "Job", "run-123", ("x.io", "Workflow", "w"), workload("batch", "Job", "run-123"))]
+    #[case::unasked("apps/v1", "StatefulSet", "db", ("x.io", "Cluster", "c"), workload("apps", "StatefulSet", "db"))]
+    fn with_a_live_owner(
+        #[case] api_version: &str,
+        #[case] kind: &str,
+        #[case] name: &str,
+        #[case] live: (&str, &str, &str),
+        #[case] expected: Workload,
+    ) {
+        let owner = reference(api_version, kind, name);
+        let pod = PodIdentity { owner: Some(&owner), ..PodIdentity::default() };
+        let live =
+            LiveOwner { group: live.0.into(), kind: live.1.into(), name: live.2.into(), uid: "uid-2".into() };
+        assert_eq!(workload_of(&pod, Some(&live)), expected);
+    }
+
+    /// Webhook §6 rules 2 and 3, and its examples.
+    #[rstest]
+    #[case("", "myapp-7d4f8b9c5-", "", "", workload("", "", "myapp-7d4f8b9c5"))]
+    #[case("", "myapp-", "", "", workload("", "", "myapp"))]
+    #[case("pod", "gen-", "", "", workload("", "", "gen"))]
+    #[case("", "myapp-7d4f8b9c5-", "", "7d4f8b9c5", workload("apps", "Deployment", "myapp"))]
+    #[case("", "7d4f8b9c5-", "", "7d4f8b9c5", workload("", "", "7d4f8b9c5"))]
+    #[case("pod", "---", "", "", workload("", "", "pod"))]
+    #[case("pod", "", "u", "", workload("", "", "pod"))]
+    #[case("", "", "u", "", workload("", "", "u"))]
+    fn without_a_controller(
+        #[case] name: &str,
+        #[case] generate_name: &str,
+        #[case] uid: &str,
+        #[case] hash: &str,
+        #[case] expected: Workload,
+    ) {
+        let labels = labels(hash);
+        let pod = PodIdentity { name, generate_name, uid, labels: Some(&labels), owner: None };
+        assert_eq!(workload_of(&pod, None), expected);
+        assert_eq!(needs_live_owner(&pod), None);
+    }
+
+    #[test]
+    fn only_the_controller_counts() {
+        let mut owners =
+            vec![reference("v1", "A", "a"), reference("v1", "B", "b"), reference("v1", "C", "c")];
+        owners[0].controller = None;
+        owners[1].controller = Some(false);
+        assert_eq!(controller_of(&owners).map(|owner| owner.name.as_str()), Some("c"));
+        assert_eq!(controller_of(&owners[..2]), None);
+    }
+
+    #[test]
+    fn long_names_are_shortened_alike_everywhere() {
+        assert_eq!(config_map_name("weather"), "authbridge-config-weather");
+        assert_eq!(envoy_config_map_name("weather"), "envoy-config-weather");
+        assert_eq!(tls_bridge_secret_name("weather"), "weather-tls-bridge-ca");
+        let fits = "a".repeat(253 - "authbridge-config-".len());
+        assert_eq!(config_map_name(&fits).len(), 253);
+        let long = "a".repeat(fits.len() + 1);
+        let part = object_name_part(&long);
+        assert_eq!(part.len(), 209);
+        assert_eq!(&part[..201], format!("{}-", "a".repeat(200)));
+        assert!(config_map_name(&long).starts_with("authbridge-config-aaa"));
+        assert_ne!(object_name_part(&long), object_name_part(&format!("{long}a")));
+    }
+}

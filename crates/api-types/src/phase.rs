@@ -12,3 +12,31 @@ pub fn phase_of(conditions: &[Condition]) -> Phase {
         _ => Phase::Pending,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(Some("True"), Phase::Active)]
+    #[case(Some("False"), Phase::Error)]
+    #[case(Some("Unknown"), Phase::Pending)]
+    #[case(None, Phase::Pending)]
+    fn follows_ready(#[case] ready: Option<&str>, #[case] expected: Phase) {
+        let of = |type_: &str, status: &str| Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: "R".into(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let mut list = vec![of("TargetResolved", "False")];
+        list.extend(ready.map(|status| of("Ready", status)));
+        assert_eq!(phase_of(&list), expected);
+    }
+}

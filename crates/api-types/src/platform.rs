@@ -295,3 +295,6 @@ impl PlatformConfig {
         parse::parse(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,3 +99,81 @@ pub fn choose_service<'a>(
     }
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    type Ports = &'static [(&'static str, i32, &'static str)];
+
+    fn choose(annotation: Option<&str>, ports: Ports) -> PortChoice {
+        choose_ports(
+            annotation,
+            ports.iter().map(|(name, port, protocol)| ServicePort {
+                name: (!name.is_empty()).then_some(*name),
+                port: *port,
+                protocol: (!protocol.is_empty()).then_some(*protocol),
+            }),
+        )
+    }
+
+    /// Runtime §14.
+    #[rstest]
+    #[case::none(&[], 8000, None)]
+    #[case::first(&[("", 9000, "")], 9000, None)]
+    #[case::a2a(&[("http", 80, "TCP"), ("a2a", 8080, "TCP")], 8080, None)]
+    #[case::http(&[("metrics", 9090, ""), ("HTTP", 80, "")], 80, None)]
+    #[case::not_tls(&[("agent-tls", 8443, ""), ("web", 81, "")], 81, Some(8443))]
+    #[case::only_tls(&[("agent-tls", 8443, "TCP")], 8000, Some(8443))]
+    #[case::tls_name_is_exact(&[("Agent-TLS", 8443, "TCP")], 8443, None)]
+    #[case::udp(&[("http", 53, "UDP"), ("web", 81, "TCP")], 81, None)]
+    #[case::out_of_range(&[("a2a", 0, ""), ("http", 70000, ""), ("x", 82, "")], 82, None)]
+    fn by_name(#[case] ports: Ports, #[case] port: u16, #[case] tls_port: Option<u16>) {
+        assert_eq!(choose(None, ports), PortChoice { port, tls_port, warning: None });
+    }
+
+    #[rstest]
+    #[case("8080", 8080, false)]
+    #[case(" 65535 ", 65535, false)]
+    #[case("0", 80, true)]
+    #[case("65536", 80, true)]
+    #[case("-1", 80, true)]
+    #[case("http", 80, true)]
+    #[case("", 80, true)]
+    fn annotation(#[case] text: &str, #[case] port: u16, #[case] warned: bool) {
+        let choice = choose(Some(text), &[("a2a", 80, "")]);
+        assert_eq!((choice.port, choice.warning.is_some()), (port, warned));
+    }
+
+    #[test]
+    fn typed_ports_convert() {
+        let typed = ApiServicePort { name: Some("a2a".into()), port: 81, ..ApiServicePort::default() };
+        assert_eq!(choose_ports(None, [ServicePort::from(&typed)]).port, 81);
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[rstest]
+    #[case::same_name("weather", Some("weather"))]
+    #[case::selector("other", Some("b"))]
+    fn service(#[case] workload: &str, #[case] expected: Option<&str>) {
+        let template = map(&[("app", "w"), ("x", "y")]);
+        let (empty, one, two, foreign) =
+            (map(&[]), map(&[("app", "w")]), map(&[("app", "w"), ("x", "y")]), map(&[("app", "z")]));
+        let services = [
+            ServiceFacts { name: "a", selector: Some(&foreign) },
+            ServiceFacts { name: "z", selector: Some(&one) },
+            ServiceFacts { name: "b", selector: Some(&two) },
+            ServiceFacts { name: "0", selector: Some(&empty) },
+            ServiceFacts { name: "1", selector: None },
+            ServiceFacts { name: "weather", selector: None },
+        ];
+        assert_eq!(choose_service(workload, Some(&template), services), expected);
+        assert_eq!(choose_service(workload, Some(&template), services.into_iter().rev()), expected);
+        assert_eq!(choose_service("nobody", None, services), None);
+    }
+}

@@ -12,3 +12,26 @@ pub fn is_trust_domain(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_of_a_service_account() {
+        assert_eq!(
+            workload_id("Example.ORG", "team1", "weather"),
+            "spiffe://example.org/ns/team1/sa/weather"
+        );
+    }
+
+    #[test]
+    fn trust_domains() {
+        for good in ["cluster.local", "a", "a_b-c.1"] {
+            assert!(is_trust_domain(good), "{good}");
+        }
+        for bad in ["", "A", "a/b", "a:1", "é", &"a".repeat(256)] {
+            assert!(!is_trust_domain(bad), "{bad}");
+        }
+    }
+}

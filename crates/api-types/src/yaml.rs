@@ -118,3 +118,93 @@ pub(crate) fn by_key(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     members.sort_by(|(a, _), (b, _)| -> Ordering { a.cmp(b) });
     members
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::empty("", json!(null))]
+    #[case::blank(" \n\n", json!(null))]
+    #[case::comment("# nothing\n", json!(null))]
+    #[case::map("a: 1\nb: [x, 2.5, true, ~]\n", json!({"a": 1, "b": ["x", 2.5, true, null]}))]
+    #[case::json("{\"a\": \"b\"}", json!({"a": "b"}))]
+    #[case::number_key("8080: x", json!({"8080": "x"}))]
+    #[case::alias("a: &x {k: v}\nb: *x\n", json!({"a": {"k": "v"}, "b": {"k": "v"}}))]
+    #[case::merge("a: &x {k: v}\nb: {<<: *x, l: w}\n", json!({"a": {"k": "v"}, "b": {"k": "v", "l": "w"}}))]
+    #[case::one_document("---\na: 1\n", json!({"a": 1}))]
+    #[case::infinite("a: .inf", json!({"a": ".inf"}))]
+    fn parses(#[case] text: &str, #[case] expected: Value) {
+        assert_eq!(parse_value(text), Ok(expected));
+    }
+
+    /// What the sidecar reads as text must not become something else on its way through.
+    #[rstest]
+    #[case("off")]
+    #[case("yes")]
+    #[case("n")]
+    #[case("0755")]
+    #[case("1_000")]
+    #[case("12:30:45")]
+    fn plain_scalars_of_older_yaml_stay_text(#[case] scalar: &str) {
+        let value = parse_value(&format!("key: {scalar}\n")).expect("yaml");
+        assert_eq!(value, json!({ "key": scalar }));
+        let written = to_yaml(&value);
+        assert_eq!(parse_value(&written), Ok(value), "{written}");
+    }
+
+    #[test]
+    fn switches_may_be_written_in_older_yaml() {
+        assert_eq!(parse_switches("a: no\nb: On\n"), Ok(json!({"a": false, "b": true})));
+    }
+
+    #[rstest]
+    #[case::unclosed("mode: [", 1)]
+    #[case::tab("a:\n\t- b", 2)]
+    #[case::duplicate("a: 1\nb: 2\na: 3\n", 3)]
+    #[case::two_documents("a: 1\n---\nb: 2\n", 0)]
+    fn refuses_with_a_position(#[case] text: &str, #[case] line: u64) {
+        let error = parse_value(text).expect_err("not accepted");
+        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
+        assert!(error.message.chars().count() <= 200);
+        if line > 0 {
+            assert_eq!(error.line, line, "{error:?}");
+        }
+    }
+
+    /// Documents that would cost memory or stack.
+    #[test]
+    fn hostile_documents_are_refused() {
+        let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+        for (from, to) in ["a", "b", "c", "d", "e", "f", "g"].windows(2).map(|pair| (pair[0], pair[1])) {
+            let refs = vec![format!("*{from}"); 9].join(", ");
+            bomb.push_str(&format!("{to}: &{to} [{refs}]\n"));
+        }
+        let texts =
+            [bomb, "[".repeat(100_000), "{a: ".repeat(5_000), "x".repeat(MAX_TEXT + 1), "- ".repeat(50_000)];
+        for text in texts {
+            assert!(parse_value(&text).is_err());
+        }
+    }
+
+    #[test]
+    fn output_is_sorted_at_every_level_and_ends_in_a_newline() {
+        let a = parse_value("z: 1\nb: {x: 1, a: [{d: 1, c: 2}]}\n").expect("yaml");
+        let b = parse_value("b: {a: [{c: 2, d: 1}], x: 1}\nz: 1\n").expect("yaml");
+        assert_eq!(to_yaml(&a), to_yaml(&b));
+        assert_eq!(to_yaml(&a), "b:\n  a:\n  - c: 2\n    d: 1\n  x: 1\nz: 1\n");
+    }
+
+    #[test]
+    fn output_keeps_strings_strings() {
+        let value = json!({
+            "a": ":8000", "b": "true", "c": "1", "d": "", "e": "null", "f": "- x", "g": "a: b", "h": "x\ny\n",
+            "i": "  padded ", "j": "#no", "k": "é\u{2028}\u{7}", "l": "{x}", "m": "1e3", "n": "~", "o": "${NAME}",
+            "p": {"q": {}, "r": []},
+        });
+        assert_eq!(parse_value(&to_yaml(&value)), Ok(value.clone()), "{}", to_yaml(&value));
+    }
+}

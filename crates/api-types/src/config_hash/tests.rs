@@ -68,7 +68,8 @@ fn hash_of(runtime: &str) -> HashResult {
 #[test]
 fn v2_has_the_documented_canonical_form() {
     assert_eq!(v2(&HashInputs::default()).hash, hex::encode(Sha256::digest("{\"v\":2}")));
-    let runtime = data(&[("config.yaml", "mode: lite\na: [1, 1.5, x, null, true]\n"), ("note", "mode: lite")]);
+    let runtime =
+        data(&[("config.yaml", "mode: lite\na: [1, 1.5, x, null, true]\n"), ("note", "mode: lite")]);
     let gates = data(&[("feature-gates.yaml", "skillDiscovery: true\nenvoyProxy: false\n")]);
     let result = v2(&HashInputs {
         authbridge_runtime: Some(&runtime),
@@ -148,10 +149,8 @@ fn v2_chooses_one_defaults_config_map() {
     assert_eq!(two.hash, one.hash);
     assert_eq!(
         two.warnings,
-        [
-            "multiple namespace defaults ConfigMaps found in team1 (expected at most one): [a b]; using a"
-                .to_owned()
-        ]
+        ["multiple namespace defaults ConfigMaps found in team1 (expected at most one): [a b]; using a"
+            .to_owned()]
     );
     assert_eq!(of(&[entry("authbridge-config", &own)]), of(&[]));
 }

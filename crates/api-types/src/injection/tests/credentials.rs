@@ -81,6 +81,9 @@ fn a_skipped_or_denied_pod_keeps_its_service_account() {
     ] {
         let decision = world.decide();
         assert_ne!(decision.outcome, Outcome::Inject);
-        assert_eq!((decision.service_account.as_str(), decision.replaces_service_account), ("default", false));
+        assert_eq!(
+            (decision.service_account.as_str(), decision.replaces_service_account),
+            ("default", false)
+        );
     }
 }

@@ -78,8 +78,7 @@ fn namespace_or_pod_must_ask(
     let mut world = World::new();
     world.namespace_labels = map(namespace);
     world.labels.extend(map(pod));
-    let expected =
-        if injected { Outcome::Inject } else { Outcome::Skip(SkipReason::NamespaceNotEnabled) };
+    let expected = if injected { Outcome::Inject } else { Outcome::Skip(SkipReason::NamespaceNotEnabled) };
     assert_eq!(world.decide().outcome, expected);
 }
 

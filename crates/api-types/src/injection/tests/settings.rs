@@ -79,10 +79,38 @@ fn mtls_with_spire(
 #[rstest]
 #[case::default("kagenti.io/spiffe-helper-inject", "false", None, Mtls::Disabled, Source::SpireOptOut, false)]
 #[case::older_label("kagenti.io/spire", "disabled", None, Mtls::Disabled, Source::SpireOptOut, false)]
-#[case::explicit("kagenti.io/spiffe-helper-inject", "false", Some("permissive"), Mtls::Permissive, Source::AgentRuntime, true)]
-#[case::strict("kagenti.io/spiffe-helper-inject", "false", Some("strict"), Mtls::Strict, Source::AgentRuntime, true)]
-#[case::disabled("kagenti.io/spiffe-helper-inject", "false", Some("disabled"), Mtls::Disabled, Source::AgentRuntime, false)]
-#[case::invalid("kagenti.io/spiffe-helper-inject", "false", Some("x"), Mtls::Permissive, Source::BuiltInInvalid, true)]
+#[case::explicit(
+    "kagenti.io/spiffe-helper-inject",
+    "false",
+    Some("permissive"),
+    Mtls::Permissive,
+    Source::AgentRuntime,
+    true
+)]
+#[case::strict(
+    "kagenti.io/spiffe-helper-inject",
+    "false",
+    Some("strict"),
+    Mtls::Strict,
+    Source::AgentRuntime,
+    true
+)]
+#[case::disabled(
+    "kagenti.io/spiffe-helper-inject",
+    "false",
+    Some("disabled"),
+    Mtls::Disabled,
+    Source::AgentRuntime,
+    false
+)]
+#[case::invalid(
+    "kagenti.io/spiffe-helper-inject",
+    "false",
+    Some("x"),
+    Mtls::Permissive,
+    Source::BuiltInInvalid,
+    true
+)]
 #[case::other_value("kagenti.io/spiffe-helper-inject", "no", None, Mtls::Permissive, Source::BuiltIn, true)]
 fn mtls_with_the_opt_out_label(
     #[case] label: &str,
@@ -144,7 +172,11 @@ fn explicit_strict_without_spire_is_denied_with_the_remedy() {
         let decision = world.decide();
         let Outcome::Deny(denial) = &decision.outcome else { panic!("denied") };
         assert_eq!(denial.reason, DenyReason::StrictWithoutSpire);
-        assert!(denial.message.contains("SPIRE") && denial.message.contains("mtlsMode"), "{}", denial.message);
+        assert!(
+            denial.message.contains("SPIRE") && denial.message.contains("mtlsMode"),
+            "{}",
+            denial.message
+        );
         assert!(decision.lacks_spire());
     }
     let decision =

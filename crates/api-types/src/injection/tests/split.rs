@@ -62,11 +62,10 @@ fn vectors(#[case] world: World, #[case] expected: Option<&str>) {
         return;
     };
     assert_eq!(decision.outcome, Outcome::Inject);
-    let got: String =
-        [decision.proxy, decision.proxy_init, decision.helper, decision.registration_container]
-            .map(|on| if on { '1' } else { '0' })
-            .iter()
-            .collect();
+    let got: String = [decision.proxy, decision.proxy_init, decision.helper, decision.registration_container]
+        .map(|on| if on { '1' } else { '0' })
+        .iter()
+        .collect();
     assert_eq!(got, expected);
 }
 
@@ -103,8 +102,10 @@ fn no_proxy_with_strict_is_denied() {
 
 #[test]
 fn no_proxy_ignores_the_tls_bridge() {
-    let decision =
-        World::split().label(ENVOY, "false").cr(|spec| spec.tls_bridge_mode = Some("enabled".into())).decide();
+    let decision = World::split()
+        .label(ENVOY, "false")
+        .cr(|spec| spec.tls_bridge_mode = Some("enabled".into()))
+        .decide();
     assert!(!decision.tls_bridge.value);
     assert_eq!(codes(&decision), [WarningCode::TlsBridgeWithoutProxy, WarningCode::NoProxy]);
 }
@@ -145,7 +146,8 @@ fn explicit_mtls_gives_the_proxy_spire_without_helper() {
 
 #[test]
 fn proxy_modes_have_helpers_too() {
-    let decision = World::split().config("mode: lite\negressEnforcement: none").label(REGISTRAR, "true").decide();
+    let decision =
+        World::split().config("mode: lite\negressEnforcement: none").label(REGISTRAR, "true").decide();
     assert!(decision.proxy && !decision.proxy_init && decision.helper && decision.registration_container);
     assert!(decision.registration_spire);
     assert_eq!(World::split().config("mode: waypoint").decide().outcome, Outcome::Skip(SkipReason::Waypoint));
