@@ -1,0 +1,471 @@
+//! One process from its flags to its exit code.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use controller_kit::cli::{self, CommonArgs, Component};
+//! use controller_kit::process::Process;
+//!
+//! const COMPONENT: Component = Component { name: "runtime-ctl", about: "Enrols workloads" };
+//!
+//! #[derive(clap::Parser)]
+//! struct Cli {
+//!     #[command(flatten)]
+//!     common: CommonArgs,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> ExitCode {
+//!     let cli: Cli = cli::parse(&COMPONENT);
+//!     let process = match Process::start(&COMPONENT, &cli.common).await {
+//!         Ok(process) => process,
+//!         Err(error) => return error.report(&COMPONENT),
+//!     };
+//!     let (leadership, stop) = (process.leadership(), process.stop());
+//!     process.spawn("controller", async move {
+//!         leadership.wait_until_leader().await;
+//!         stop.cancelled().await;
+//!         Ok(())
+//!     });
+//!     process.run().await
+//! }
+//! ```
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::authz::Reviewer;
+use crate::cli::{CommonArgs, Component};
+use crate::client::{self, ClientError, Reachability};
+use crate::events::{EventRecorder, EventSender};
+use crate::lease::{Election, Holding, Leadership, LeaseTiming, TimingError};
+use crate::legacy_guard::LegacyGuard;
+use crate::metrics::Metrics;
+use crate::probes::{self, Heartbeat};
+use crate::readiness::Readiness;
+use crate::scope::Scope;
+use crate::serve::{BindError, Listener, Server};
+use crate::supervise::{Ended, Supervisor, TaskResult, Tasks};
+use crate::telemetry::{LogLevelError, Telemetry};
+use crate::tls::{CertFiles, DEFAULT_POLL, KeyPair, ServingCert, TlsError, self_signed, server_config};
+use crate::watch::Watches;
+use crate::{metrics_door, version};
+
+/// Namespace of a process that nobody told where it runs (webhook §2).
+pub const DEFAULT_NAMESPACE: &str = "kagenti-system";
+/// Name of the readiness check that fails from the first signal on.
+const SHUTDOWN_CHECK: &str = "shutdown";
+/// Running reconciles may take this long after SIGTERM (runtime §19.1).
+const GRACE: Duration = Duration::from_secs(8);
+/// Probes, metrics and the release of the Lease, after the work has ended.
+const SYSTEM_GRACE: Duration = Duration::from_secs(3);
+/// Traces at the end (packaging §12).
+const FLUSH: Duration = Duration::from_secs(2);
+/// A lost Lease ends the process within a second (packaging §12); this much of it is for the logs.
+const ABRUPT_GRACE: Duration = Duration::from_millis(300);
+/// Self-signed metrics certificate; a process that lives longer is restarted by then.
+const METRICS_CERT_DAYS: i64 = 3650;
+
+/// Why a process cannot start. All of these are settings or files: exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `--log-level`.
+    #[error(transparent)]
+    LogLevel(#[from] LogLevelError),
+    /// Kubeconfig, ServiceAccount or credentials.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A listen address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// `--leader-elect-*`.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+    /// `--metrics-cert-*`.
+    #[error("metrics certificate: {0}")]
+    MetricsCertificate(#[source] TlsError),
+    /// The system refuses to tell about signals.
+    #[error("cannot listen to signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// Prints the error for people and gives the exit code 2 (README decision 21).
+    pub fn report(&self, component: &Component) -> ExitCode {
+        eprintln!("{}: {self}", component.name);
+        ExitCode::from(2)
+    }
+}
+
+/// A started process: probes, metrics and election run, nothing of the component does yet.
+pub struct Process {
+    component: &'static Component,
+    client: Client,
+    scope: Scope,
+    operator_namespace: String,
+    pod_name: String,
+    concurrency: usize,
+    http2: bool,
+    readiness: Readiness,
+    metrics: Metrics,
+    events: EventRecorder,
+    leadership: Leadership,
+    telemetry: Telemetry,
+    signals: Signals,
+    work: Supervisor,
+    system: Supervisor,
+    stop: CancellationToken,
+    halt: CancellationToken,
+    grace: Duration,
+    shutdown_delay: Duration,
+}
+
+impl Process {
+    /// Sets up everything the process contract names. Opens no connection to the API server, so it
+    /// also starts without one and becomes ready when there is one. Must run in a tokio runtime.
+    pub async fn start(component: &'static Component, args: &CommonArgs) -> Result<Self, StartError> {
+        // An error means that somebody installed one before, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let pod_name = args.pod_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(instance_name);
+        let telemetry = Telemetry::start(component, args, &pod_name)?;
+        log_panics();
+        tracing::info!(component = component.name, version = %version::text(), pod = %pod_name, "starting");
+        let operator_namespace =
+            args.pod_namespace.clone().filter(|ns| !ns.is_empty()).unwrap_or_else(|| {
+                tracing::warn!("POD_NAMESPACE is not set, using {DEFAULT_NAMESPACE}");
+                DEFAULT_NAMESPACE.to_owned()
+            });
+        let timing = LeaseTiming {
+            lease_duration: args.leader_elect_lease_duration,
+            renew_deadline: args.leader_elect_renew_deadline,
+            retry_period: args.leader_elect_retry_period,
+        }
+        .validate()?;
+        let signals = Signals::listen().map_err(StartError::Signals)?;
+        let metrics = Metrics::new(component.name);
+        let readiness = Readiness::new();
+        let config = client::config(args.kubeconfig.as_deref()).await?;
+        let (client, reachability) = client::client(component, args, config, &metrics)?;
+        let probe_listener = Listener::bind("probes", args.health_probe_bind_address).await?;
+        let metrics_listener = Listener::bind("metrics", args.metrics_bind_address).await?;
+
+        let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
+        let (work, system) = (Supervisor::new(stop.clone()), Supervisor::new(halt.clone()));
+        let system = System { tasks: system.tasks(), supervisor: system, halt: halt.clone() };
+        let heartbeat = Heartbeat::new();
+        system.endless("heartbeat", heartbeat.clone().run());
+        if let Some(listener) = probe_listener {
+            let router = probes::router(heartbeat, readiness.clone(), telemetry.log_level());
+            system.serve("probes", Server::small(), listener, router);
+        }
+        if let Some(listener) = metrics_listener {
+            system.metrics_door(listener, args, &client, &metrics).await?;
+        }
+        system.reachability(reachability, &client, &readiness);
+        let (events, sender) = EventRecorder::new(client.clone(), &metrics, component.name, &pod_name);
+        system.events(sender);
+        let (guard, guard_open) = LegacyGuard::new(client.clone(), &operator_namespace, readiness.clone());
+        system.endless("legacy-guard", guard.run());
+        let holding = if args.leader_elect {
+            let name = format!("{}.kagenti.dev{}", component.name, args.watch_namespaces.lease_suffix());
+            let (election, holding) = Election::new(
+                client.clone(),
+                &operator_namespace,
+                name,
+                pod_name.clone(),
+                timing,
+                &metrics,
+                readiness.clone(),
+            );
+            system.election(election);
+            holding
+        } else {
+            watch::channel(Holding::Always).1
+        };
+        Ok(Self {
+            component,
+            client,
+            scope: args.watch_namespaces.clone(),
+            operator_namespace,
+            pod_name,
+            concurrency: usize::from(args.concurrency),
+            http2: args.enable_http2,
+            readiness,
+            metrics,
+            events,
+            leadership: Leadership::new(holding, guard_open),
+            telemetry,
+            signals,
+            work,
+            system: system.supervisor,
+            stop,
+            halt,
+            grace: GRACE,
+            shutdown_delay: Duration::ZERO,
+        })
+    }
+
+    /// The client; clone it freely.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// What may be looked at.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The namespace this process runs in.
+    pub fn operator_namespace(&self) -> &str {
+        &self.operator_namespace
+    }
+
+    /// The name of this replica.
+    pub fn pod_name(&self) -> &str {
+        &self.pod_name
+    }
+
+    /// `--concurrency`.
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// `--enable-http2`.
+    pub fn http2(&self) -> bool {
+        self.http2
+    }
+
+    /// The list behind `/readyz`.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// The registry behind `/metrics`.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What [watches](crate::watch) report to.
+    pub fn watches(&self) -> Watches {
+        Watches { metrics: self.metrics.clone(), readiness: self.readiness.clone() }
+    }
+
+    /// The recorder, reporting as the component; see [`EventRecorder::reporting_as`].
+    pub fn events(&self) -> EventRecorder {
+        self.events.clone()
+    }
+
+    /// Cancelled when the component is to stop taking new work.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Whether this replica may write.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
+    }
+
+    /// Starts tasks of the component, now or later.
+    pub fn tasks(&self) -> Tasks {
+        self.work.tasks()
+    }
+
+    /// Starts a task that runs until [`Process::stop`]. If it ends before, the process ends with 1.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = TaskResult> + Send + 'static,
+    {
+        self.work.tasks().spawn(name, task);
+    }
+
+    /// How long running work may take after SIGTERM; 8 s unless set.
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
+    /// How long the process goes on as before after SIGTERM, unready, so that callers learn to go
+    /// elsewhere (packaging §10); none unless set.
+    pub fn set_shutdown_delay(&mut self, delay: Duration) {
+        self.shutdown_delay = delay;
+    }
+
+    /// Runs until a signal or until a task ends, and ends in order (packaging §12). A lost Lease and a
+    /// second signal exit from here.
+    pub async fn run(mut self) -> ExitCode {
+        let ending = tokio::select! {
+            name = self.signals.next() => Ending::Signal(name),
+            ended = self.work.first_end() => Ending::Work(ended),
+            ended = self.system.first_end() => Ending::System(ended),
+        };
+        self.readiness.set_failing(SHUTDOWN_CHECK, "the process is stopping");
+        match ending {
+            Ending::System(ended) => {
+                // Without its lease or its probes the process must not go on for another second.
+                tracing::error!(component = self.component.name, "{ended}, exiting at once");
+                self.stop.cancel();
+                let _ = tokio::time::timeout(ABRUPT_GRACE, self.telemetry.flush(ABRUPT_GRACE)).await;
+                std::process::exit(1);
+            }
+            Ending::Signal(name) => {
+                tracing::info!(signal = name, "stopping");
+                let delay = self.shutdown_delay;
+                self.wind_down(ExitCode::SUCCESS, delay).await
+            }
+            Ending::Work(ended) => {
+                tracing::error!(component = self.component.name, "{ended}, stopping");
+                self.wind_down(ExitCode::FAILURE, Duration::ZERO).await
+            }
+        }
+    }
+
+    async fn wind_down(self, code: ExitCode, delay: Duration) -> ExitCode {
+        let Self { mut signals, work, system, telemetry, grace, halt, .. } = self;
+        let orderly = async {
+            tokio::time::sleep(delay).await;
+            let cut = work.stop(grace).await;
+            if !cut.is_empty() {
+                tracing::warn!(tasks = ?cut, "not finished within {grace:?}, cut off");
+            }
+            // Nothing writes any more: the Lease may go to somebody else.
+            halt.cancel();
+            system.stop(SYSTEM_GRACE).await;
+            tracing::info!("stopped");
+            telemetry.flush(FLUSH).await;
+        };
+        tokio::select! {
+            () = orderly => code,
+            name = signals.next() => {
+                tracing::warn!(signal = name, "second signal, exiting at once");
+                std::process::exit(130);
+            }
+        }
+    }
+}
+
+enum Ending {
+    Signal(&'static str),
+    Work(Ended),
+    System(Ended),
+}
+
+/// The tasks that serve the process itself. They outlive the component's: probes answer and the
+/// Lease is renewed until the work has ended.
+struct System {
+    tasks: Tasks,
+    supervisor: Supervisor,
+    halt: CancellationToken,
+}
+
+impl System {
+    fn endless(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let halt = self.halt.clone();
+        self.tasks.spawn(name, async move {
+            halt.run_until_cancelled(task).await;
+            Ok(())
+        });
+    }
+
+    fn serve(&self, name: &'static str, server: Server, listener: Listener, router: axum::Router) {
+        let halt = self.halt.clone();
+        self.tasks.spawn(name, async move {
+            server.run(listener, router, halt).await;
+            Ok(())
+        });
+    }
+
+    fn reachability(&self, reachability: Arc<Reachability>, client: &Client, readiness: &Readiness) {
+        let (client, readiness) = (client.clone(), readiness.clone());
+        self.endless("reachability", async move { reachability.run(client, readiness).await });
+    }
+
+    fn events(&self, sender: EventSender) {
+        let halt = self.halt.clone();
+        self.tasks.spawn("events", async move {
+            sender.run(halt).await;
+            Ok(())
+        });
+    }
+
+    fn election(&self, election: Election) {
+        let halt = self.halt.clone();
+        self.tasks.spawn("lease", async move { election.run(halt).await.map_err(Into::into) });
+    }
+
+    async fn metrics_door(
+        &self,
+        listener: Listener,
+        args: &CommonArgs,
+        client: &Client,
+        metrics: &Metrics,
+    ) -> Result<(), StartError> {
+        let mut server = Server::small();
+        let mut reviewer = None;
+        if args.metrics_secure {
+            let serving = ServingCert::empty();
+            match &args.metrics_cert_path {
+                Some(directory) => {
+                    let files = CertFiles::new(directory, &args.metrics_cert_name, &args.metrics_cert_key);
+                    let pair = files.load(Timestamp::now()).await.map_err(StartError::MetricsCertificate)?;
+                    serving.set(pair);
+                    self.endless("metrics-certificate", files.watch(serving.clone(), DEFAULT_POLL, |_| {}));
+                }
+                None => serving.set(own_certificate().map_err(StartError::MetricsCertificate)?),
+            }
+            server.tls =
+                Some(server_config(serving, args.enable_http2).map_err(StartError::MetricsCertificate)?);
+            server.http2 = args.enable_http2;
+            reviewer = Some(Reviewer::new(client.clone(), "/metrics"));
+        }
+        self.serve("metrics", server, listener, metrics_door::router(metrics.clone(), reviewer));
+        Ok(())
+    }
+}
+
+fn own_certificate() -> Result<KeyPair, TlsError> {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let (certificate, key) = self_signed(names, SignedDuration::from_hours(24 * METRICS_CERT_DAYS))?;
+    KeyPair::from_pem(certificate.as_bytes(), key.as_bytes(), Timestamp::now())
+}
+
+/// SIGTERM and SIGINT, from the start of the process on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A name for a replica outside a Pod: two processes on one machine must not share it, or they would
+/// take each other's Lease for their own.
+fn instance_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}-{:08x}", if host.is_empty() { "local" } else { host }, fastrand::u32(..))
+}
+
+/// Panics become log lines. Whether the process survives one is decided by who catches it.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = crate::reconcile::panic_message(panic.payload());
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%location, "panic: {message}");
+    }));
+}
