@@ -70,10 +70,10 @@ fn type_of(property: &JSONSchemaProps) -> String {
         text = values.join(" \\| ");
     }
     if let Some(pattern) = &property.pattern {
-        text.push_str(&format!(", pattern `{}`", pattern.replace('|', "\\|")));
+        text = format!("{text}, pattern `{}`", pattern.replace('|', "\\|"));
     }
     if let Some(default) = &property.default {
-        text.push_str(&format!(", default `{}`", default.0));
+        text = format!("{text}, default `{}`", default.0);
     }
     text
 }

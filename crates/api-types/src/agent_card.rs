@@ -44,6 +44,7 @@ open_enum! {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "serde defaults have the type of the field")]
 fn default_sync_period() -> Option<String> {
     Some("30s".into())
 }

@@ -5,11 +5,26 @@
 //! Everything is pure: no client, no runtime, no I/O, no clock.
 
 pub mod admission;
-#[allow(missing_docs, unreachable_pub, reason = "the derives generate types of their own")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the derives generate types of their own"
+)]
 mod agent_card;
-#[allow(missing_docs, unreachable_pub, reason = "the derives generate types of their own")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the derives generate types of their own"
+)]
 mod agent_runtime;
-#[allow(missing_docs, unreachable_pub, reason = "the derives generate types of their own")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "the derives generate types of their own"
+)]
 mod authorization_policy;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]
 mod card_data;

@@ -1,1 +1,9 @@
-//! Placeholder until the first slice lands.
+//! Benchmarks on a real control plane (level A): each prints one table with the figure, what must hold and what we
+//! aim for, and answers whether everything that must hold did.
+
+pub mod admission;
+pub mod enrol;
+pub mod idle;
+mod latency;
+mod report;
+mod scene;

@@ -1,0 +1,55 @@
+//! Measures what users feel and what operators pay for: `cargo bench-suite` (or `just bench`).
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures the suite on a real control plane of its own. Figures of one machine compare with each other only.
+#[derive(Parser)]
+#[command(name = "bench-suite")]
+struct Cli {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Enrol many Deployments at once: time, requests, CPU, memory, admission latency.
+    Enrol {
+        /// How many Deployments.
+        #[arg(long, default_value_t = 1_000)]
+        count: usize,
+    },
+    /// Send AdmissionReviews straight to the webhook.
+    Admission {
+        /// Requests per second.
+        #[arg(long, default_value_t = 1_000)]
+        rate: u32,
+        /// Seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+    },
+    /// Hold many enrolled workloads: memory, writes while idle, restart.
+    Idle {
+        /// How many workloads.
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let kept = match Cli::parse().what {
+        Some(What::Enrol { count }) => bench::enrol::run(count).await?,
+        Some(What::Admission { rate, seconds }) => bench::admission::run(&[rate], seconds).await?,
+        Some(What::Idle { count }) => bench::idle::run(count).await?,
+        None => {
+            let mut kept = bench::enrol::run(200).await?;
+            kept &= bench::enrol::run(1_000).await?;
+            kept &= bench::admission::run(&[200, 1_000], 20).await?;
+            kept & bench::idle::run(10_000).await?
+        }
+    };
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
