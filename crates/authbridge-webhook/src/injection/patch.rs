@@ -62,6 +62,11 @@ impl Patch {
         self.operations.push(Operation::Replace { path: path.into(), value: value.into() });
     }
 
+    /// Appends all operations of another patch.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.operations.extend(other.operations);
+    }
+
     /// Appends `remove`.
     pub(crate) fn remove(&mut self, path: impl Into<String>) {
         self.operations.push(Operation::Remove { path: path.into() });

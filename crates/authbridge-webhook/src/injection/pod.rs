@@ -121,7 +121,9 @@ impl<'a> Pod<'a> {
 
     /// Regular containers, then native sidecars: whatever runs for the life of the Pod.
     pub(crate) fn running_containers(&self) -> impl Iterator<Item = &Container<'a>> {
-        self.containers.iter().chain(self.init_containers.iter().filter(|container| container.is_native_sidecar()))
+        self.containers
+            .iter()
+            .chain(self.init_containers.iter().filter(|container| container.is_native_sidecar()))
     }
 
     /// `spec`.

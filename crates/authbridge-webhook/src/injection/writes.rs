@@ -53,7 +53,7 @@ fn content_hash(data: &BTreeMap<&'static str, String>) -> String {
 }
 
 /// What the caller's metadata store knows of a stored per-workload ConfigMap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExistingConfigMap {
     /// Its controller ownerReference.
     pub controller: Option<OwnerReference>,
@@ -76,10 +76,7 @@ pub struct ConfigNames {
 /// another UID belongs to a deleted predecessor and is taken over; any other controller is a collision.
 /// `stored` is called with the plain name of each of the two maps. When the stored `config` map carries
 /// `kagenti.io/config-pinned: "true"`, read its `config.yaml` and pass it as [`super::Inputs::pinned_config`].
-pub fn config_names(
-    workload: &Workload,
-    stored: impl Fn(&str) -> Option<ExistingConfigMap>,
-) -> ConfigNames {
+pub fn config_names(workload: &Workload, stored: impl Fn(&str) -> Option<ExistingConfigMap>) -> ConfigNames {
     let config = owner::config_map_name(&workload.name);
     let envoy = owner::envoy_config_map_name(&workload.name);
     let taken = |name: &str| {
@@ -114,7 +111,7 @@ fn suffixed(plain: &str, workload: &str, suffix: &str) -> String {
 }
 
 /// Where the ownerReference of the ConfigMaps comes from (webhook §12.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OwnerPlan {
     /// This reference (`controller: true`, `blockOwnerDeletion: false`).
     Known(OwnerReference),
