@@ -31,8 +31,9 @@ pub async fn run(rates: &[u32], seconds: u32) -> Result<bool> {
             connections.push(suite.admission(0).await?);
         }
         // First contact writes ServiceAccounts and ConfigMaps; steady state is what is measured.
+        let first = suite.admission(0).await?;
         for review in &reviews {
-            let reply = connections[0].post(PODS, review.clone()).await?.ok()?;
+            let reply = first.post(PODS, review.clone()).await?.ok()?;
             ensure!(reply.pointer("/response/allowed") == Some(&Value::Bool(true)), "not allowed: {reply}");
         }
         let audit = suite.cluster().audit()?.mark()?;
@@ -41,14 +42,14 @@ pub async fn run(rates: &[u32], seconds: u32) -> Result<bool> {
         let mut samples = Samples::default();
         let mut running: JoinSet<Result<Duration>> = JoinSet::new();
         let start = Instant::now();
-        for index in 0..u64::from(*rate) * u64::from(seconds) {
-            let due = start + Duration::from_secs_f64(index as f64 / f64::from(*rate));
+        let turns = connections.iter().cycle().zip(reviews.iter().cycle());
+        for (index, (connection, review)) in (0..*rate * seconds).zip(turns) {
+            let due = start + Duration::from_secs_f64(f64::from(index) / f64::from(*rate));
             tokio::time::sleep_until(due.into()).await;
             while let Some(done) = running.try_join_next() {
                 samples.push(done??);
             }
-            let connection = connections[index as usize % CONNECTIONS].clone();
-            let review = reviews[index as usize % reviews.len()].clone();
+            let (connection, review) = (connection.clone(), review.clone());
             running.spawn(async move {
                 connection.post(PODS, review).await?.ok()?;
                 Ok(due.elapsed())
@@ -72,7 +73,7 @@ pub async fn run(rates: &[u32], seconds: u32) -> Result<bool> {
             report.note("p99", format!("{p99:.2} ms"));
         }
         report.note("slowest", format!("{:.2} ms", samples.quantile(1.0)));
-        let each = (usage.cpu - before.cpu).as_secs_f64() * 1e6 / samples.len() as f64;
+        let each = usage.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / samples.len() as f64;
         report.note("CPU per admission", format!("{each:.0} us"));
         report.bound("API requests of the webhook", calls as f64, &Unit::COUNT, 0.0, 0.0, "5-7 each");
         report.bound("peak memory", megabytes(usage.peak_resident), &Unit::MEGABYTES, 150.0, 50.0, "-");

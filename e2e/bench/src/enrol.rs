@@ -57,7 +57,7 @@ pub async fn run(count: usize) -> Result<bool> {
     report.bound("API requests per enrolment", total, &Unit::COUNT, 6.0, 4.0, "28");
     report.note("  of runtime-ctl", format!("{:.2}", each(controller.total)));
     report.note("  of authbridge-webhook", format!("{:.2}", each(webhook.total)));
-    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
     report.bound("CPU time of our processes", cpu, &Unit::SECONDS, 12.0, 6.0, "112 s");
     let memory = megabytes(after.peak_resident);
     report.bound("peak memory, both processes", memory, &Unit::MEGABYTES, 90.0, 50.0, "206 MB");

@@ -16,10 +16,6 @@ impl Samples {
         self.0.len()
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
     /// The `share` quantile (0..=1) in milliseconds; 0 without samples.
     pub(crate) fn quantile(&mut self, share: f64) -> f64 {
         self.0.sort_unstable();
