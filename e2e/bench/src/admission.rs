@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use e2e::admission::{self, PODS};
+use e2e::json::merge;
 use e2e::suite::WEBHOOK;
 use e2e::{kinds, objects};
 use serde_json::{Value, json};
@@ -103,11 +104,12 @@ async fn reviews(space: &e2e::space::Ns) -> Result<Vec<Vec<u8>>> {
             "spec": text("/spec/template/spec"),
         });
         let set_name = text("/metadata/name");
-        pod["metadata"]["generateName"] = format!("{}-", set_name.as_str().unwrap_or_default()).into();
-        pod["metadata"]["ownerReferences"] = json!([{
+        let prefix = format!("{}-", set_name.as_str().unwrap_or_default());
+        let owner = json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set_name, "uid": text("/metadata/uid"),
             "controller": true, "blockOwnerDeletion": true,
-        }]);
+        });
+        merge(&mut pod, json!({"metadata": {"generateName": prefix, "ownerReferences": [owner]}}));
         let review = json!({
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
