@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-const ALLOWED_FOR: Duration = Duration::from_secs(60);
+const ALLOWED_FOR: Duration = Duration::from_mins(1);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Both reviews of one caller together.
 const REVIEW_LIMIT: Duration = Duration::from_secs(5);

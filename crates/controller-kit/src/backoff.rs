@@ -71,7 +71,7 @@ mod tests {
     use rstest::rstest;
 
     const MIN: Duration = Duration::from_millis(200);
-    const MAX: Duration = Duration::from_secs(300);
+    const MAX: Duration = Duration::from_mins(5);
 
     #[rstest]
     #[case(0, 200)]

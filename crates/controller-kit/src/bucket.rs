@@ -52,7 +52,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_goes_through_then_the_rate_holds() {
         // An instant early in a paused clock cannot be subtracted from; let some time pass.
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         let bucket = TokenBucket::new(100.0, 200);
         let start = Instant::now();
         for _ in 0..200 {
@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_time_saves_no_more_than_a_burst() {
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         let bucket = TokenBucket::new(10.0, 5);
         bucket.take().await;
         tokio::time::advance(Duration::from_secs(1000)).await;

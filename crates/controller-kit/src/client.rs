@@ -40,7 +40,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const DEAD_PEER: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before a load balancer in front of the API server does it.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]

@@ -206,11 +206,11 @@ fn build(
     let about = clip(regarding.name.as_deref().unwrap_or("unknown"), 200).to_owned();
     let name = format!("{about}.{:x}{:04x}", now.as_nanosecond(), fastrand::u16(..));
     Event {
-        action: Some(clip(&event.action, WORD_LIMIT).to_owned()),
+        action: Some(clipped(event.action.into_owned(), WORD_LIMIT)),
         event_time: Some(MicroTime(now)),
         metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
-        note: Some(clip(&event.note, NOTE_LIMIT).to_owned()),
-        reason: Some(clip(&event.reason, WORD_LIMIT).to_owned()),
+        note: Some(clipped(event.note, NOTE_LIMIT)),
+        reason: Some(clipped(event.reason.into_owned(), WORD_LIMIT)),
         regarding: Some(regarding.clone()),
         reporting_controller: Some(reporter.to_owned()),
         reporting_instance: Some(instance.to_owned()),
@@ -222,6 +222,11 @@ fn build(
 /// The longest beginning of at most `limit` bytes that ends at a character.
 fn clip(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
+}
+
+fn clipped(mut text: String, limit: usize) -> String {
+    text.truncate(clip(&text, limit).len());
+    text
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const ALERT: Duration = Duration::from_secs(2);
 /// Duration of a Lease that names none: the default of leader election.
 const DEFAULT_DURATION: Duration = Duration::from_secs(15);
 /// How wrong the old operator's clock may be before its Lease is taken for a dead one at first sight.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// What one look at the Lease means.
 #[derive(Clone, Debug, PartialEq, Eq)]

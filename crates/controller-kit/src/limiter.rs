@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// A request whose owner has not come back this long after its turn loses its place, so that a
 /// deleted object does not hold the queue up.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+const ABANDONED_AFTER: Duration = Duration::from_mins(1);
 
 /// The limiter of one process; clones share it. `K` names a workload.
 #[derive(Clone)]
@@ -108,6 +108,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         let place = self.place_of(key);
         self.drop_abandoned(now, place);
         // Whole tokens serve that many places from the head; the rest must wait.
+        #[allow(clippy::cast_sign_loss, reason = "never below zero: one is taken only when there is one")]
         let served = self.tokens as usize;
         let mut rank = 0_usize;
         for (at, waiting) in self.waiting.iter_mut().take(served) {

@@ -123,7 +123,7 @@ impl Metrics {
             metrics.leader.clone(),
         );
         metrics.with_registry(|registry| {
-            registry.register_collector(Box::new(process::ProcessCollector::new()))
+            registry.register_collector(Box::new(process::ProcessCollector::new()));
         });
         metrics
     }

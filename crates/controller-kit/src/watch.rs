@@ -36,9 +36,9 @@ pub use reflect::{StoreGauge, reflect, reflect_guarded};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A watch that works for this long starts again with the first wait.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 /// A standing error is logged again after this long (packaging §7: at most once a minute).
-const LOG_AGAIN: Duration = Duration::from_secs(60);
+const LOG_AGAIN: Duration = Duration::from_mins(1);
 
 /// What every watch of a process reports to.
 #[derive(Clone)]
@@ -459,6 +459,6 @@ mod tests {
     fn retries_start_at_one_second_and_stay_below_a_minute() {
         let delays: Vec<_> = Retry { next: FIRST_RETRY }.take(20).collect();
         assert!(delays[0] >= Duration::from_secs(1) && delays[0] < Duration::from_millis(1200));
-        assert!(delays.iter().all(|delay| *delay <= Duration::from_secs(60)));
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_mins(1)));
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::RequestLabels;
 
 /// Longest wait for the head of an answer to anything but a watch. The API server's own limit is
 /// the same.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// Groups whose requests must not queue behind the component's work: a lease that is not renewed in
 /// time ends the process, reviews have somebody waiting, Events have a rate of their own.
@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_tokens_and_watches_do_not() {
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         let (layer, requests) = layered(10.0, 1);
         let service =
             layer.layer(service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new(())) }));

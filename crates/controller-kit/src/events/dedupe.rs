@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a repetition is swallowed (webhook §17).
-const WINDOW: Duration = Duration::from_secs(300);
+const WINDOW: Duration = Duration::from_mins(5);
 /// Things remembered at most. Beyond it the memory is emptied: a few repetitions are better than
 /// memory that grows with the cluster.
 const CAPACITY: usize = 16_384;

@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_new_list_changes_only_what_differs() {
         let mut store = Projection::new();
-        let mut list = |store: &mut Projection<String>, objects: &[(&str, &str)]| {
+        let list = |store: &mut Projection<String>, objects: &[(&str, &str)]| {
             let mut changes = store.apply(Event::<ConfigMap>::Init, data);
             for (name, value) in objects {
                 changes.extend(store.apply(Event::InitApply(object(name, value)), data));
