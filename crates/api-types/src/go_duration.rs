@@ -82,7 +82,7 @@ pub const DEFAULT_SYNC_PERIOD: Duration = Duration::from_secs(30);
 /// Shortest sync period that admission accepts without a warning (card §4.1 `--min-sync-period`).
 pub const MIN_SYNC_PERIOD: Duration = Duration::from_secs(5);
 /// Longest sync period that admission accepts without a warning (card §4.1 `--max-sync-period`).
-pub const MAX_SYNC_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_SYNC_PERIOD: Duration = Duration::from_hours(24);
 
 /// Why a sync period was not used as written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -181,7 +181,7 @@ mod tests {
         let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
         for (from, to) in ["a", "b", "c", "d", "e", "f", "g"].windows(2).map(|pair| (pair[0], pair[1])) {
             let refs = vec![format!("*{from}"); 9].join(", ");
-            bomb.push_str(&format!("{to}: &{to} [{refs}]\n"));
+            bomb = format!("{bomb}{to}: &{to} [{refs}]\n");
         }
         let texts =
             [bomb, "[".repeat(100_000), "{a: ".repeat(5_000), "x".repeat(MAX_TEXT + 1), "- ".repeat(50_000)];

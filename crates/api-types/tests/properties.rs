@@ -7,8 +7,8 @@ use api_types::{
     gates::FeatureGates,
     go_duration,
     injection::{
-        ClusterFacts, ContainerNames, Decision, Inputs, Layout, Mtls, NamespaceFacts, Outcome, PodFacts,
-        PriorInjection, Registration, RuntimeDocument, Warning, decide, prefilter,
+        ClusterFacts, ContainerNames, Decision, Egress, Inputs, Layout, Mtls, NamespaceFacts, Outcome,
+        PodFacts, PriorInjection, Registration, RuntimeDocument, Warning, decide, prefilter,
     },
     namespace_config::{AuthbridgeConfig, RuntimeConfig},
     owner,
@@ -190,15 +190,16 @@ fn config() -> impl Strategy<Value = Option<Result<RuntimeConfig, yaml::YamlErro
 }
 
 fn platform() -> impl Strategy<Value = PlatformConfig> {
-    (0..3_u8, any::<bool>(), any::<Option<bool>>(), 0..3_u8).prop_map(|(enabled, required, split, egress)| {
+    let enabled =
+        prop::sample::select(&[SpiffeEnabled::Auto, SpiffeEnabled::Always, SpiffeEnabled::Never][..]);
+    let egress = prop::sample::subsequence(vec![Egress::EnforceRedirect, Egress::None], 1..=2);
+    let layout = prop::option::of(prop::sample::select(Layout::ALL));
+    (enabled, any::<bool>(), layout, egress).prop_map(|(enabled, required, layout, egress)| {
         let mut platform = PlatformConfig::default();
-        platform.spiffe.enabled =
-            [SpiffeEnabled::Auto, SpiffeEnabled::Always, SpiffeEnabled::Never][usize::from(enabled)];
+        platform.spiffe.enabled = enabled;
         platform.identity.required = required;
-        platform.sidecars.layout = split.map(|split| if split { Layout::Split } else { Layout::Combined });
-        if egress > 0 {
-            platform.proxy.allowed_egress_enforcement.remove(usize::from(egress - 1));
-        }
+        platform.sidecars.layout = layout;
+        platform.proxy.allowed_egress_enforcement = egress;
         platform
     })
 }

@@ -115,9 +115,9 @@ fn proxy(reader: &mut Reader, value: &Value, config: &mut PlatformConfig) {
             }
         }
         "iptablesCmd" => {
-            let mut command = proxy.iptables_cmd.as_str();
+            let mut command = "";
             reader.choice(path, value, IPTABLES, &mut command);
-            proxy.iptables_cmd = command.to_owned();
+            command.clone_into(&mut proxy.iptables_cmd);
         }
         "allowedEgressEnforcement" => {
             let list: Option<Vec<Egress>> = value
@@ -323,13 +323,12 @@ impl Reader {
         if value.is_null() {
             return;
         }
-        match choices.iter().find(|(name, _)| value.as_str() == Some(name)) {
-            Some((_, choice)) => *into = *choice,
-            None => {
-                let names: Vec<&str> =
-                    choices.iter().map(|(name, _)| if name.is_empty() { "\"\"" } else { name }).collect();
-                self.problem(path, &format!("must be one of {}", names.join(", ")));
-            }
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| value.as_str() == Some(name)) {
+            *into = *choice;
+        } else {
+            let names: Vec<&str> =
+                choices.iter().map(|(name, _)| if name.is_empty() { "\"\"" } else { name }).collect();
+            self.problem(path, &format!("must be one of {}", names.join(", ")));
         }
     }
 
