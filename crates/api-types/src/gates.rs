@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
+    injection::Layout,
     names::configmap,
     yaml::{self, Parsed, YamlError},
 };
@@ -46,6 +47,12 @@ impl FeatureGates {
     /// The gate `spiffeHelper` as layout `split` sees it (split §3): true unless the file says false.
     pub fn spiffe_helper(&self) -> bool {
         self.spiffe_helper.unwrap_or(true)
+    }
+
+    /// The sentence to log when the file sets a gate that the platform's layout does not have (split §3).
+    pub fn ignored_in(&self, layout: Layout) -> Option<&'static str> {
+        (layout == Layout::Combined && self.spiffe_helper.is_some())
+            .then_some("feature gate spiffeHelper: only used in layout split, ignored")
     }
 
     /// Parses a gates file. Missing keys keep their default; presence of a key decides, never the values
@@ -169,6 +176,18 @@ mod tests {
     #[case("false")]
     fn other_documents_are_errors(#[case] text: &str) {
         assert!(FeatureGates::parse(text).is_err());
+    }
+
+    #[rstest]
+    #[case("spiffeHelper: true", Layout::Combined, true)]
+    #[case("spiffeHelper: true", Layout::Split, false)]
+    #[case("", Layout::Combined, false)]
+    fn the_gate_of_the_other_layout_is_reported(
+        #[case] text: &str,
+        #[case] layout: Layout,
+        #[case] reported: bool,
+    ) {
+        assert_eq!(parse(text).ignored_in(layout).is_some(), reported);
     }
 
     /// Client-registration §2.2.
