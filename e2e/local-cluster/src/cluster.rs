@@ -43,6 +43,12 @@ pub(crate) fn wanted_programs(options: &ClusterOptions) -> Vec<Program> {
     wanted
 }
 
+/// Builds the programs of a cluster with these options that are missing on this machine, with progress on standard error. A cluster
+/// does it by itself at its start; this is for callers that show their own progress there.
+pub fn ensure_programs(options: &ClusterOptions) -> Result<()> {
+    Programs::ensure(&wanted_programs(options), Terminal::stderr()).map(drop)
+}
+
 impl Cluster {
     /// Starts a cluster (about 4 s) after building whatever program is missing on this machine (minutes,
     /// with progress on standard error).
@@ -84,12 +90,19 @@ impl Cluster {
     /// Runs kubectl as admin and returns its standard output; an error carries what it said.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let mut command = Command::new(&self.inner.kubectl);
-        command.env("KUBECONFIG", self.kubeconfig()).args(args);
+        // Its usual cache is keyed by address, and a port may have belonged to another cluster an hour ago.
+        let cache = self.info().dir.join("kubectl-cache");
+        command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(cache).args(args);
         let output = tokio::process::Command::from(command).output().await.context("starting kubectl")?;
         if !output.status.success() {
             bail!("kubectl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The kubectl that belongs to the cluster.
+    pub fn kubectl_path(&self) -> &Path {
+        &self.inner.kubectl
     }
 
     /// Metrics of the API server in the Prometheus text format, such as

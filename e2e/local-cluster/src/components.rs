@@ -156,7 +156,8 @@ fn profile_of(program: &Path) -> Option<String> {
 
 /// The workspace these sources were built from.
 pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
 /// Shows a task only once it turned out to be slow; most builds find everything fresh.

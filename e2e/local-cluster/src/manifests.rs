@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope, pinned_kind};
 use kube::{Client, ResourceExt};
@@ -20,6 +20,8 @@ use crate::wait_for;
 const FIELD_MANAGER: &str = "local-cluster";
 /// How long a kind that was just installed may take until the API serves it.
 const SERVED_WITHIN: Duration = Duration::from_secs(15);
+/// How long finalizers and garbage collection may take.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 impl Cluster {
     /// Applies every document of a YAML text (server-side, forced) in its order and returns the objects as
@@ -37,6 +39,32 @@ impl Cluster {
     /// Applies objects, in their order.
     pub(crate) async fn apply_objects(&self, objects: &[Value]) -> Result<Vec<DynamicObject>> {
         apply_documents(&self.client().await?, "default", objects).await
+    }
+
+    /// Deletes objects, the last one first, and waits until each is gone.
+    pub async fn delete_objects(&self, objects: &[DynamicObject]) -> Result<()> {
+        let client = self.client().await?;
+        for object in objects.iter().rev() {
+            let types = object.types.clone().context("an object has no apiVersion and kind")?;
+            let gvk = GroupVersionKind::try_from(&types).context("the kind of an object")?;
+            let (resource, _) =
+                pinned_kind(&client, &gvk).await.with_context(|| format!("finding {}", gvk.kind))?;
+            let api: Api<DynamicObject> = match &object.metadata.namespace {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            let name = object.name_any();
+            match api.delete(&name, &DeleteParams::foreground()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => continue,
+                Err(error) => return Err(error).with_context(|| format!("deleting {} {name}", gvk.kind)),
+            }
+            wait_for(GONE_WITHIN, &format!("{} {name} to be gone", gvk.kind), async || {
+                Ok(api.get_opt(&name).await?.is_none().then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Installs the CRDs of the suite (`charts/kagenti-crds-agent/crds`) and waits until they are served.

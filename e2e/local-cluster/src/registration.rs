@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use kube::api::DynamicObject;
 
 use crate::cluster::Cluster;
 use crate::components;
@@ -15,7 +16,7 @@ impl Cluster {
     /// Applies what `authbridge-webhook registration print --url <url>` prints: the mutating and validating
     /// configurations. `url` is `https://127.0.0.1:<port>` of a replica or of a [`crate::Relay`]. Without
     /// `ca_file` the webhook publishes its own CA into them (self-managed certificates).
-    pub async fn register_webhook(&self, url: &str, ca_file: Option<&Path>) -> Result<()> {
+    pub async fn register_webhook(&self, url: &str, ca_file: Option<&Path>) -> Result<Vec<DynamicObject>> {
         let profile = self.options().profile;
         let built = tokio::task::spawn_blocking(move || components::build(&[WEBHOOK], profile));
         let program = built.await.context("building the webhook")??.path(WEBHOOK)?.to_owned();
@@ -32,7 +33,6 @@ impl Cluster {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             bail!("`{WEBHOOK} registration print` ended with {}: {said}", output.status);
         }
-        self.apply_yaml(&String::from_utf8_lossy(&output.stdout)).await.context("registering the webhook")?;
-        Ok(())
+        self.apply_yaml(&String::from_utf8_lossy(&output.stdout)).await.context("registering the webhook")
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use console::{Alignment, pad_str, truncate_str};
@@ -10,12 +11,25 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a running task says that it is still running where nothing can be redrawn.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+/// What ends within this time is not announced, only reported.
+const SLOW: Duration = Duration::from_secs(2);
 /// Used when the width of the output is unknown.
 const DEFAULT_WIDTH: usize = 100;
 
-/// What standard error can show.
+/// Where lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// What a program is asked for.
+    Stdout,
+    /// What it says beside that.
+    Stderr,
+}
+
+/// What an output stream can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terminal {
+    /// Where lines go.
+    pub stream: Stream,
     /// Lines can be redrawn.
     pub interactive: bool,
     /// Colours are welcome (`NO_COLOR` unset, not `TERM=dumb`, a terminal).
@@ -40,13 +54,25 @@ pub enum Tone {
 }
 
 impl Terminal {
-    /// Looks at standard error, `NO_COLOR` and `TERM`.
+    /// Standard output.
+    pub fn stdout() -> Self {
+        let term = console::Term::stdout();
+        Self::new(Stream::Stdout, std::io::stdout().is_terminal(), &term)
+    }
+
+    /// Standard error.
     pub fn stderr() -> Self {
+        let term = console::Term::stderr();
+        Self::new(Stream::Stderr, std::io::stderr().is_terminal(), &term)
+    }
+
+    /// Looks at the stream, `NO_COLOR` and `TERM`.
+    fn new(stream: Stream, is_terminal: bool, term: &console::Term) -> Self {
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-        let interactive = std::io::stderr().is_terminal() && !dumb;
+        let interactive = is_terminal && !dumb;
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = if interactive { usize::from(console::Term::stderr().size().1) } else { DEFAULT_WIDTH };
-        Self { interactive, color: interactive && !no_color, width: width.max(20) }
+        let width = if interactive { usize::from(term.size().1) } else { DEFAULT_WIDTH };
+        Self { stream, interactive, color: interactive && !no_color, width: width.max(20) }
     }
 
     /// Text in the given tone, with escape codes only when colours are welcome.
@@ -61,10 +87,14 @@ impl Terminal {
         }
     }
 
-    /// Writes one line to standard error. Not `eprintln!`: the test harness would swallow progress.
+    /// Writes one line. Not `println!`: that ends the program when nobody reads any more, and the test
+    /// harness swallows it.
     pub fn line(&self, text: &str) {
-        let mut out = std::io::stderr().lock();
-        let _ = writeln!(out, "{}", text.trim_end());
+        let text = text.trim_end();
+        let _ = match self.stream {
+            Stream::Stdout => writeln!(std::io::stdout().lock(), "{text}"),
+            Stream::Stderr => writeln!(std::io::stderr().lock(), "{text}"),
+        };
     }
 
     /// A line of `label` (padded to `label_width` columns) and text that is cut to the terminal's width.
@@ -86,11 +116,23 @@ impl Terminal {
             bar.set_message(title.to_owned());
             bar
         });
-        if bar.is_none() {
-            self.line(&format!("{title} ..."));
-        }
+        let slow = bar.is_none().then(|| self.say_when_slow(title));
         let now = Instant::now();
-        Task { terminal: *self, title: title.to_owned(), started: now, spoken: now, bar }
+        Task { terminal: *self, title: title.to_owned(), started: now, spoken: now, bar, slow }
+    }
+}
+
+impl Terminal {
+    /// Writes the title unless the sender is dropped soon.
+    fn say_when_slow(self, title: &str) -> Sender<()> {
+        let (sender, dropped) = channel();
+        let text = format!("{title} ...");
+        std::thread::spawn(move || {
+            if dropped.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+                self.line(&text);
+            }
+        });
+        sender
     }
 }
 
@@ -102,6 +144,9 @@ pub struct Task {
     started: Instant,
     spoken: Instant,
     bar: Option<ProgressBar>,
+    /// Dropped with the task, which keeps a quick one from being announced.
+    #[expect(dead_code, reason = "its end is its use")]
+    slow: Option<Sender<()>>,
 }
 
 impl Task {
@@ -114,6 +159,14 @@ impl Task {
         } else if self.spoken.elapsed() >= HEARTBEAT {
             self.spoken = Instant::now();
             self.terminal.line(&format!("{text} ({})", seconds(self.started.elapsed())));
+        }
+    }
+
+    /// Writes a line elsewhere without disturbing the display.
+    pub fn beside(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
@@ -158,7 +211,7 @@ mod tests {
 
     #[test]
     fn no_escape_codes_without_colour() {
-        let plain = Terminal { interactive: false, color: false, width: 80 };
+        let plain = Terminal { stream: Stream::Stderr, interactive: false, color: false, width: 80 };
         assert_eq!(plain.paint("ready", Tone::Good), "ready");
         let colourful = Terminal { color: true, ..plain };
         assert!(colourful.paint("ready", Tone::Good).contains("\u{1b}["));
@@ -166,7 +219,7 @@ mod tests {
 
     #[test]
     fn narrow_terminals_cut_text_not_labels() {
-        let narrow = Terminal { interactive: true, color: false, width: 24 };
+        let narrow = Terminal { stream: Stream::Stderr, interactive: true, color: false, width: 24 };
         let line = narrow.labelled("pod", Tone::Plain, 8, "a text that does not fit in here");
         assert_eq!(console::measure_text_width(&line), 24);
         assert!(line.starts_with("pod "));

@@ -1,0 +1,140 @@
+//! What must be true at the end of the quick start.
+
+use api_types::names::{condition, label, reason};
+use api_types::{AgentRuntime, Phase};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+
+/// Container that the webhook adds.
+const SIDECAR: &str = "authbridge-proxy";
+
+/// Everything the checks look at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) runtime: Option<AgentRuntime>,
+    /// Pods of the workload that are not being deleted.
+    pub(crate) pods: Vec<Pod>,
+    /// ReplicaSets of the workload.
+    pub(crate) replica_sets: usize,
+}
+
+/// A statement and whether it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) text: String,
+    pub(crate) holds: bool,
+}
+
+impl Snapshot {
+    /// The statements of the quick start. `bare` adds those that hold where nothing but Kubernetes runs.
+    pub(crate) fn checks(&self, bare: bool) -> Vec<Check> {
+        let status = self.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
+        let state = |name: &str| {
+            let found = self.conditions().iter().find(|condition| condition.type_ == name);
+            found.map(|condition| (condition.status.as_str(), condition.reason.as_str()))
+        };
+        let is_true = |name: &str| state(name).is_some_and(|(status, _)| status == "True");
+        let check = |text: &str, holds: bool| Check { text: text.to_owned(), holds };
+        let mut checks = vec![
+            check(
+                "AgentRuntime weather-agent-runtime is Active",
+                status.is_some_and(|status| status.phase == Some(Phase::Active)),
+            ),
+            check(
+                "its conditions Ready and PodsConfigured are True",
+                is_true(condition::READY) && is_true(condition::PODS_CONFIGURED),
+            ),
+            check(
+                "one Pod runs, with the AuthBridge sidecar beside the agent",
+                self.pods.len() == 1 && self.pods.iter().all(protected),
+            ),
+            check(
+                "the Pod is labelled as an enrolled agent",
+                self.pods.iter().all(enrolled) && !self.pods.is_empty(),
+            ),
+            check("enrolling took exactly one rollout", self.replica_sets == 2),
+        ];
+        if bare {
+            let told = state(condition::IDENTITY_READY) == Some(("False", reason::NO_IDENTITY_PROVIDER));
+            checks.push(check("it says that this cluster has no identity provider, and works without", told));
+        }
+        checks
+    }
+
+    /// The AgentRuntime's conditions.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        let status = self.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
+        status.map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+}
+
+/// The Pod runs and its sidecar is ready.
+fn protected(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let lists = [&status.container_statuses, &status.init_container_statuses];
+    let ready =
+        lists.into_iter().flatten().flatten().any(|container| container.name == SIDECAR && container.ready);
+    status.phase.as_deref() == Some("Running") && ready
+}
+
+fn enrolled(pod: &Pod) -> bool {
+    let is = |key: &str, value: &str| pod.labels().get(key).is_some_and(|found| found == value);
+    is(label::ENROLLED, "true") && is(label::TYPE, "agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Snapshot {
+        let condition = |name: &str, status: &str, reason: &str| json!({"type": name, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let runtime = serde_json::from_value(json!({
+            "apiVersion": "agent.kagenti.dev/v1alpha1",
+            "kind": "AgentRuntime",
+            "metadata": {"name": "weather-agent-runtime"},
+            "spec": {"type": "agent", "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}},
+            "status": {"phase": "Active", "conditions": [
+                condition("Ready", "True", "Configured"),
+                condition("PodsConfigured", "True", "RolloutComplete"),
+                condition("IdentityReady", "False", "NoIdentityProvider"),
+            ]},
+        }))
+        .expect("an AgentRuntime");
+        let pod = serde_json::from_value(json!({
+            "metadata": {"labels": {"agent.kagenti.dev/enrolled": "true", "kagenti.io/type": "agent"}},
+            "status": {"phase": "Running", "containerStatuses": [
+                {"name": "authbridge-proxy", "ready": true, "restartCount": 0, "image": "", "imageID": ""},
+            ]},
+        }))
+        .expect("a Pod");
+        Snapshot { runtime: Some(runtime), pods: vec![pod], replica_sets: 2 }
+    }
+
+    fn failing(snapshot: &Snapshot) -> usize {
+        snapshot.checks(true).iter().filter(|check| !check.holds).count()
+    }
+
+    #[test]
+    fn a_good_end_satisfies_all() {
+        assert_eq!(failing(&good()), 0);
+        assert_eq!(good().checks(false).len() + 1, good().checks(true).len());
+    }
+
+    #[test]
+    fn each_statement_can_fail() {
+        assert_eq!(failing(&Snapshot::default()), 6);
+        assert_eq!(failing(&Snapshot { replica_sets: 3, ..good() }), 1);
+        let mut unprotected = good();
+        unprotected.pods[0].status = None;
+        assert_eq!(failing(&unprotected), 1);
+        let mut two = good();
+        two.pods.push(two.pods[0].clone());
+        assert_eq!(failing(&two), 1);
+        let mut pending = good();
+        pending.runtime.as_mut().and_then(|runtime| runtime.status.as_mut()).expect("a status").phase = None;
+        assert_eq!(failing(&pending), 1);
+    }
+}

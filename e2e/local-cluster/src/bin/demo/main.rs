@@ -1,0 +1,176 @@
+//! `cargo demo`: the quick start on a real control plane, live.
+//!
+//! Starts a bare cluster, installs CRDs and rights, runs every component as its own process under its own
+//! ServiceAccount, applies `deploy/samples/quickstart.yaml` word for word and shows what happens to it.
+
+mod checks;
+mod pod_view;
+mod screen;
+mod story;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use kube::api::DynamicObject;
+use local_cluster::terminal::Tone;
+use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components};
+
+use self::screen::Screen;
+use self::story::Story;
+
+/// What a reader of the README applies.
+const QUICK_START: &str = include_str!("../../../../../deploy/samples/quickstart.yaml");
+/// Every component of the suite, in the order in which they start: admission before the first enrolment.
+const COMPONENTS: [&str; 2] = ["authbridge-webhook", "runtime-ctl"];
+/// How long a component may take to get ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The kagenti quick start on a real control plane on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "demo", bin_name = "cargo demo", version, max_term_width = 100)]
+struct Cli {
+    /// Exit after the checks: 0 only if all of them hold.
+    #[arg(long)]
+    once: bool,
+    /// Use the cluster of this kubeconfig; its API server must run on this machine to reach the webhook.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Screen::new();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.error(&anyhow::Error::new(error).context("starting the async runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(&cli, &screen));
+    // A build that was interrupted may still run in a thread; the process must not wait for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            screen.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True when every check holds.
+async fn run(cli: &Cli, screen: &Screen) -> Result<bool> {
+    let started = Instant::now();
+    screen.heading("The kagenti quick start on a real control plane");
+    let cluster = tokio::select! {
+        cluster = start_cluster(cli, screen) => cluster?,
+        stop = interrupted() => return stop.map(|()| false),
+    };
+    let mut stage = Stage::default();
+    let told = tokio::select! {
+        told = stage.perform(&cluster, cli, screen) => told,
+        stop = interrupted() => stop.map(|()| false),
+    };
+    if !matches!(told, Ok(true)) {
+        stage.components.iter().for_each(|component| screen.log(component));
+    }
+    if stage.complete {
+        screen.explore(&cluster, started.elapsed());
+        if !cli.once {
+            screen.plain("Ctrl-C ends it.", Tone::Faint);
+            interrupted().await?;
+        }
+    }
+    if cli.kubeconfig.is_some() {
+        // The webhook must not stay registered when nobody serves it any more.
+        let task = screen.task("taking the demo off your cluster");
+        let cleaned = cluster.delete_objects(&stage.applied).await;
+        task.cleared();
+        cleaned.context("taking the demo off your cluster")?;
+    }
+    let task = screen.task("stopping");
+    let stopped = cluster.stop().await;
+    task.cleared();
+    stopped?;
+    told
+}
+
+/// Ends with Ctrl-C or SIGTERM.
+async fn interrupted() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended.context("listening for Ctrl-C"),
+        _ = term.recv() => Ok(()),
+    }
+}
+
+async fn start_cluster(cli: &Cli, screen: &Screen) -> Result<Cluster> {
+    let options = ClusterOptions { kubeconfig: cli.kubeconfig.clone(), ..ClusterOptions::default() };
+    let wanted = options.clone();
+    // Both show their own progress when there is something to build.
+    tokio::task::spawn_blocking(move || {
+        local_cluster::ensure_programs(&wanted)?;
+        components::build(&[&COMPONENTS[..], &["local-cluster"]].concat(), wanted.profile)
+    })
+    .await
+    .context("building the components")??;
+    let task =
+        screen.task("control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, 2 nodes");
+    match Cluster::start(options).await {
+        Ok(cluster) => {
+            task.done();
+            Ok(cluster)
+        }
+        Err(error) => {
+            task.cleared();
+            Err(error)
+        }
+    }
+}
+
+/// What the demo put into the cluster so far.
+#[derive(Default)]
+struct Stage {
+    components: Vec<Component>,
+    applied: Vec<DynamicObject>,
+    /// The story was told to its end, whatever the checks say.
+    complete: bool,
+}
+
+impl Stage {
+    /// Installs the suite and tells the story; true when every check holds.
+    async fn perform(&mut self, cluster: &Cluster, cli: &Cli, screen: &Screen) -> Result<bool> {
+        let task = screen.task("CRDs of group agent.kagenti.dev");
+        cluster.install_crds().await?;
+        task.done();
+        for name in COMPONENTS {
+            self.start(cluster, name, screen).await?;
+        }
+        let mut story = Story::new(cluster, screen, cli.kubeconfig.is_none()).await?;
+        let checks = story.tell(QUICK_START, &mut self.applied).await?;
+        self.complete = true;
+        Ok(checks.iter().all(|check| check.holds))
+    }
+
+    /// Starts a component with the rights it ships with; the webhook is registered as soon as it runs.
+    async fn start(&mut self, cluster: &Cluster, name: &str, screen: &Screen) -> Result<()> {
+        let options = ComponentOptions::new(name);
+        let task = screen
+            .task(&format!("{name} as ServiceAccount {}/{}", options.namespace, options.service_account));
+        let component = Component::start(cluster, options).await?;
+        if let Ok(port) = component.webhook_port() {
+            self.applied.extend(cluster.register_webhook(&format!("https://127.0.0.1:{port}"), None).await?);
+        }
+        let ready = component.wait_ready(READY_WITHIN).await;
+        self.components.push(component);
+        ready?;
+        task.done();
+        Ok(())
+    }
+}
