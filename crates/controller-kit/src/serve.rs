@@ -25,8 +25,9 @@ use tower::ServiceExt;
 
 use crate::cli::Bind;
 
-/// Longest TLS handshake (packaging §8) and longest wait for the head of a request.
+/// Longest TLS handshake (packaging §8).
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest wait for the head of the next request, unless the server says otherwise.
 const REQUEST_HEAD: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +98,10 @@ pub struct Server {
     pub http2: bool,
     /// Connections at the same time; further ones wait in the kernel's queue.
     pub max_connections: usize,
+    /// Longest wait for the head of the next request; an idle connection is closed then. A server whose
+    /// clients keep connections must wait longer than they do: a connection that is closed while a
+    /// request is on its way fails that request.
+    pub idle: Duration,
     /// How long requests in flight may take after the stop.
     pub drain: Duration,
 }
@@ -104,7 +109,13 @@ pub struct Server {
 impl Server {
     /// Plain HTTP/1.1 for a few callers.
     pub fn small() -> Self {
-        Self { tls: None, http2: false, max_connections: 64, drain: Duration::from_secs(2) }
+        Self {
+            tls: None,
+            http2: false,
+            max_connections: 64,
+            idle: REQUEST_HEAD,
+            drain: Duration::from_secs(2),
+        }
     }
 
     /// Serves `router` on `listener` until `stop`, then drains.
@@ -153,7 +164,7 @@ impl Server {
 
     fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.idle);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(250);
         if self.http2 { builder } else { builder.http1_only() }
     }
