@@ -19,9 +19,9 @@ impl Samples {
     /// The `share` quantile (0..=1) in milliseconds; 0 without samples.
     pub(crate) fn quantile(&mut self, share: f64) -> f64 {
         self.0.sort_unstable();
-        let last = self.0.len().saturating_sub(1);
-        let index = (last as f64 * share).round() as usize;
-        self.0.get(index).map_or(0.0, |sample| sample.as_secs_f64() * 1e3)
+        let below = self.0.len() as f64 * share;
+        let at = (1..=self.0.len()).find(|rank| *rank as f64 >= below).and_then(|rank| self.0.get(rank - 1));
+        at.map_or(0.0, |sample| sample.as_secs_f64() * 1e3)
     }
 }
 
@@ -30,7 +30,7 @@ impl Samples {
 pub(crate) struct Histogram {
     pub(crate) count: f64,
     sum: f64,
-    buckets: BTreeMap<u64, f64>,
+    buckets: BTreeMap<Duration, f64>,
 }
 
 impl Histogram {
@@ -50,8 +50,8 @@ impl Histogram {
                 Some("_bucket") => {
                     let bound = series.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
                     let bound = bound.and_then(|bound| bound.parse::<f64>().ok()).unwrap_or(f64::INFINITY);
-                    let micros = if bound.is_finite() { (bound * 1e6) as u64 } else { u64::MAX };
-                    *histogram.buckets.entry(micros).or_default() += value;
+                    let bound = Duration::try_from_secs_f64(bound).unwrap_or(Duration::MAX);
+                    *histogram.buckets.entry(bound).or_default() += value;
                 }
                 _ => {}
             }
@@ -77,7 +77,7 @@ impl Histogram {
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let wanted = self.count * share;
         let bucket = self.buckets.iter().find(|(_, count)| **count >= wanted);
-        bucket.map_or(0.0, |(micros, _)| *micros as f64 / 1e3)
+        bucket.map_or(0.0, |(bound, _)| bound.as_secs_f64() * 1e3)
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn requests(suite: &Suite, component: &str, mark: Mark) -> Result<Req
         }
         kinds.push((format!("{verb} {resource} {code}"), count));
     }
-    kinds.sort_by(|a, b| b.1.cmp(&a.1));
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     Ok(Requests { total, writes, kinds })
 }
 
