@@ -26,18 +26,14 @@ pub struct Admission {
 impl Admission {
     /// Trusts what the mutating configuration's `caBundle` says, as the API server does.
     pub async fn new(global: &Ns, port: u16) -> Result<Self> {
+        Self::trusting(&published(global).await?, port)
+    }
+
+    /// Trusts the authorities of a PEM text.
+    pub fn trusting(pem: &str, port: u16) -> Result<Self> {
         let url = format!("https://127.0.0.1:{port}");
-        let configurations = global.list(kinds::MUTATING_WEBHOOK, "").await?;
-        let bundle = configurations
-            .iter()
-            .flat_map(|object| object.items("/webhooks"))
-            .map(|webhook| webhook.text("/clientConfig/caBundle"))
-            .find(|bundle| !bundle.is_empty())
-            .context("no mutating webhook has a caBundle")?;
-        let pem =
-            base64::engine::general_purpose::STANDARD.decode(bundle).context("decoding the caBundle")?;
         let mut config = Config::new(url.parse().context("the webhook's URL")?);
-        config.root_cert = Some(certificates(&String::from_utf8_lossy(&pem))?);
+        config.root_cert = Some(certificates(pem)?);
         Ok(Self { client: Client::try_from(config).context("a client of the webhook")? })
     }
 
@@ -58,6 +54,19 @@ impl Admission {
     pub async fn pod(&self, namespace: &str, pod: impl Into<Value>) -> Result<Value> {
         self.ask(PODS, pod_request(namespace, pod.into(), false)).await
     }
+}
+
+/// The authorities that the API server trusts now, in PEM: `caBundle` of the mutating configuration.
+pub async fn published(global: &Ns) -> Result<String> {
+    let configurations = global.list(kinds::MUTATING_WEBHOOK, "").await?;
+    let bundle = configurations
+        .iter()
+        .flat_map(|object| object.items("/webhooks"))
+        .map(|webhook| webhook.text("/clientConfig/caBundle"))
+        .find(|bundle| !bundle.is_empty())
+        .context("no mutating webhook has a caBundle")?;
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).context("decoding the caBundle")?;
+    String::from_utf8(pem).context("the caBundle is no text")
 }
 
 /// The request of a Pod's creation.
@@ -97,7 +106,7 @@ pub fn patched(object: &Value, response: &Value) -> Result<Value> {
 }
 
 /// Certificates of a PEM text, as DER.
-fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
+pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     for part in pem.split("-----BEGIN CERTIFICATE-----").skip(1) {
         let body = part.split("-----END CERTIFICATE-----").next().unwrap_or_default();

@@ -1,0 +1,3 @@
+//! Faults: what must not break, or must break closed.
+
+mod admission;
