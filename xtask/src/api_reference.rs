@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 
 use crate::Generated;
 
@@ -41,7 +43,8 @@ fn rows(page: &mut String, path: &str, schema: &JSONSchemaProps) -> Result<()> {
     let required = schema.required.as_deref().unwrap_or_default();
     for (name, property) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
-        let meaning = property.description.as_deref().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let meaning =
+            property.description.as_deref().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let needed = if required.contains(name) { " (required)" } else { "" };
         writeln!(page, "| `{path}`{needed} | {} | {meaning} |", type_of(property))?;
         // Conditions have the standard shape; their members would only be noise.

@@ -2,6 +2,8 @@
 
 mod api_reference;
 mod crds;
+mod flags;
+mod rights;
 pub mod sections;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ pub fn differing(root: &Path) -> Result<Vec<Generated>> {
     let mut files = crds::files()?;
     files.push(api_reference::file()?);
     files.extend(sections::pages(root)?);
-    files.retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
+    files
+        .retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));
     Ok(files)
 }

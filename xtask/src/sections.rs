@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::Generated;
+use crate::{Generated, flags, rights};
 
 const OPEN: &str = "<!-- generated: ";
 const CLOSE: &str = "<!-- /generated -->";
@@ -25,16 +25,22 @@ pub(crate) fn pages(root: &Path) -> Result<Vec<Generated>> {
         if path.extension().is_none_or(|e| e != "md") {
             continue;
         }
-        let text = std::fs::read_to_string(root.join(&path)).with_context(|| format!("reading {}", path.display()))?;
-        let content = renewed(&text, &|name| section(root, name)).with_context(|| path.display().to_string())?;
+        let text = std::fs::read_to_string(root.join(&path))
+            .with_context(|| format!("reading {}", path.display()))?;
+        let content =
+            renewed(&text, &|name| section(root, name)).with_context(|| path.display().to_string())?;
         pages.push(Generated { path, content });
     }
     pages.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(pages)
 }
 
-fn section(_root: &Path, name: &str) -> Result<String> {
-    bail!("no generator for `{name}`")
+fn section(root: &Path, name: &str) -> Result<String> {
+    match name.split_once(' ') {
+        Some(("flags", component)) => flags::table(component),
+        Some(("rights", component)) => rights::table(root, component),
+        _ => bail!("no generator for `{name}`"),
+    }
 }
 
 /// `text` with every generated part replaced by `generate(name)`. Errors: a part that is not closed, or whatever
