@@ -98,8 +98,10 @@ kinds! {
     ISSUER = namespaced "cert-manager.io" "v1" "Issuer" "issuers";
     /// Certificate of cert-manager.
     CERTIFICATE = namespaced "cert-manager.io" "v1" "Certificate" "certificates";
+    /// Sandbox of agent-sandbox, older version.
+    SANDBOX_ALPHA = namespaced "agents.x-k8s.io" "v1alpha1" "Sandbox" "sandboxes";
     /// Sandbox of agent-sandbox.
-    SANDBOX = namespaced "agents.x-k8s.io" "v1alpha1" "Sandbox" "sandboxes";
+    SANDBOX = namespaced "agents.x-k8s.io" "v1beta1" "Sandbox" "sandboxes";
 }
 
 impl Kind {

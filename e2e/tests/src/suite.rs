@@ -214,7 +214,11 @@ impl Suite {
             suite.set_gates(yaml).await?;
         }
         for object in options.objects {
-            global.other(object.text("/metadata/namespace")).create(object).await?;
+            let created = global.other(object.text("/metadata/namespace")).create(object).await?;
+            if created.text("/kind") == kinds::CRD.kind {
+                let served = |crd: &Value| crd.condition("Established").status == "True";
+                global.until(READY_WITHIN, kinds::CRD, created.name(), "the CRD to be served", served).await?;
+            }
         }
         for process in options.webhook {
             suite.start_webhook(process).await?;

@@ -1,7 +1,7 @@
 //! The CRDs on a real API server: what it refuses by itself, what it stores, what it prints (runtime §2, card §2).
 
 use anyhow::Result;
-use e2e::{Json as _, Ns, Suite, kinds, objects};
+use e2e::{Json as _, Ns, Options, Suite, kinds, objects};
 use serde_json::{Value, json};
 
 /// The API server's schema answers 422; a webhook would answer 403.
@@ -192,6 +192,17 @@ async fn schema_agent_card() -> Result<()> {
     let empty = json!({"targetRef": {"name": ""}});
     invalid(&ns, objects::named(kinds::AGENT_CARD, "bad").spec(target).spec(empty), "spec.targetRef.name")
         .await?;
+    Ok(())
+}
+
+/// The same without validator: it is stored, so lists of old objects keep working.
+#[tokio::test]
+async fn schema_agent_card_without_spec() -> Result<()> {
+    let suite = Suite::own(Options::default().without_webhook().without_runtime_ctl()).await?;
+    let ns = suite.namespace("old-cards", Value::Null).await?;
+    let stored = ns.create(objects::named(kinds::AGENT_CARD, "bare")).await?;
+    assert!(stored.get("spec").is_none(), "{}", stored.readable());
+    assert_eq!(ns.list(kinds::AGENT_CARD, "").await?.len(), 1);
     Ok(())
 }
 
