@@ -1,0 +1,260 @@
+//! AgentRuntimes by name, by namespace and by target.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use api_types::{
+    AgentRuntime,
+    duplicates::{Claim, runtime_winner},
+};
+use kube::ResourceExt;
+
+use super::{Stale, is_older};
+
+/// Names one AgentRuntime.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuntimeKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl RuntimeKey {
+    /// The key of an object.
+    pub fn of(runtime: &AgentRuntime) -> Self {
+        Self { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() }
+    }
+}
+
+impl std::fmt::Display for RuntimeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A target without its API version (runtime §7.4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// Namespace.
+    pub namespace: String,
+    /// API group; the whole apiVersion when it cannot be parsed.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Target {
+    /// The target of an AgentRuntime.
+    pub fn of(runtime: &AgentRuntime) -> Self {
+        let reference = &runtime.spec.target_ref;
+        Self {
+            namespace: runtime.namespace().unwrap_or_default(),
+            group: reference.group().unwrap_or(&reference.api_version).to_owned(),
+            kind: reference.kind.clone(),
+            name: reference.name.clone(),
+        }
+    }
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub struct Runtimes {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_key: HashMap<RuntimeKey, Arc<AgentRuntime>>,
+    by_target: HashMap<Target, BTreeSet<String>>,
+    by_namespace: HashMap<String, BTreeSet<String>>,
+}
+
+impl Runtimes {
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores an object and returns what was known before; `Err` when something newer is known.
+    pub fn upsert(&self, runtime: AgentRuntime) -> Result<Option<Arc<AgentRuntime>>, Stale> {
+        let runtime = compact(runtime);
+        let key = RuntimeKey::of(&runtime);
+        let mut inner = self.write();
+        let old = inner.by_key.get(&key).cloned();
+        if let (Some(old), Some(new)) = (&old, &runtime.metadata.resource_version) {
+            if old.metadata.resource_version.as_ref().is_some_and(|known| is_older(new, known)) {
+                return Err(Stale);
+            }
+        }
+        inner.unlink(&key);
+        inner.by_target.entry(Target::of(&runtime)).or_default().insert(key.name.clone());
+        inner.by_namespace.entry(key.namespace.clone()).or_default().insert(key.name.clone());
+        inner.by_key.insert(key, Arc::new(runtime));
+        Ok(old)
+    }
+
+    /// Removes an object; returns what was known.
+    pub fn remove(&self, key: &RuntimeKey) -> Option<Arc<AgentRuntime>> {
+        let mut inner = self.write();
+        inner.unlink(key);
+        inner.by_key.remove(key)
+    }
+
+    /// After a new list of `namespace` (all, when `None`): removes what was not in it and returns those objects.
+    pub fn retain(&self, namespace: Option<&str>, seen: &HashSet<RuntimeKey>) -> Vec<Arc<AgentRuntime>> {
+        let gone: Vec<RuntimeKey> = {
+            let inner = self.read();
+            let scoped =
+                |key: &&RuntimeKey| namespace.is_none_or(|ns| key.namespace == ns) && !seen.contains(*key);
+            inner.by_key.keys().filter(scoped).cloned().collect()
+        };
+        gone.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// One object.
+    pub fn get(&self, key: &RuntimeKey) -> Option<Arc<AgentRuntime>> {
+        self.read().by_key.get(key).cloned()
+    }
+
+    /// Keys of all objects.
+    pub fn keys(&self) -> Vec<RuntimeKey> {
+        self.read().by_key.keys().cloned().collect()
+    }
+
+    /// Keys of the objects of a namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<RuntimeKey> {
+        let inner = self.read();
+        let names = inner.by_namespace.get(namespace).into_iter().flatten();
+        names.map(|name| RuntimeKey { namespace: namespace.to_owned(), name: name.clone() }).collect()
+    }
+
+    /// Keys of the objects with a target.
+    pub fn targeting(&self, target: &Target) -> Vec<RuntimeKey> {
+        let inner = self.read();
+        let names = inner.by_target.get(target).into_iter().flatten();
+        names.map(|name| RuntimeKey { namespace: target.namespace.clone(), name: name.clone() }).collect()
+    }
+
+    /// The AgentRuntime that owns a target (runtime §9.2).
+    pub fn winner(&self, target: &Target) -> Option<Arc<AgentRuntime>> {
+        let claimants: Vec<_> = self.targeting(target).iter().filter_map(|key| self.get(key)).collect();
+        let name =
+            runtime_winner(claimants.iter().map(|runtime| Claim::of_runtime(runtime)))?.name.to_owned();
+        claimants.into_iter().find(|runtime| runtime.metadata.name.as_ref() == Some(&name))
+    }
+
+    /// Number of objects by type and phase, for the gauge.
+    pub fn count(&self) -> HashMap<(String, String), i64> {
+        let mut counts = HashMap::new();
+        for runtime in self.read().by_key.values() {
+            let phase = runtime.status.as_ref().and_then(|status| status.phase.as_ref());
+            // Both come from objects that anyone may write: unknown values share one series.
+            let phase = phase.filter(|phase| !phase.is_unknown()).map_or("Pending", |phase| phase.as_str());
+            let kind = &runtime.spec.workload_type;
+            let kind = if kind.is_unknown() { "unknown" } else { kind.as_str() };
+            *counts.entry((kind.to_owned(), phase.to_owned())).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Number of objects.
+    pub fn len(&self) -> usize {
+        self.read().by_key.len()
+    }
+
+    /// True without objects.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Inner {
+    fn unlink(&mut self, key: &RuntimeKey) {
+        let Some(old) = self.by_key.get(key) else { return };
+        let target = Target::of(old);
+        if let Some(names) = self.by_target.get_mut(&target) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.by_target.remove(&target);
+            }
+        }
+        if let Some(names) = self.by_namespace.get_mut(&key.namespace) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.by_namespace.remove(&key.namespace);
+            }
+        }
+    }
+}
+
+/// Without what is never looked at; the card of an agent can be big.
+fn compact(mut runtime: AgentRuntime) -> AgentRuntime {
+    runtime.metadata.managed_fields = None;
+    runtime.metadata.annotations = None;
+    runtime.metadata.labels = None;
+    if let Some(status) = &mut runtime.status {
+        status.card = None;
+    }
+    runtime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn runtime(name: &str, target: &str, created: &str, version: &str) -> AgentRuntime {
+        serde_json::from_value(json!({
+            "apiVersion": "agent.kagenti.dev/v1alpha1", "kind": "AgentRuntime",
+            "metadata": {"namespace": "ns", "name": name, "creationTimestamp": created, "resourceVersion": version},
+            "spec": {"type": "agent", "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}},
+        }))
+        .unwrap()
+    }
+
+    fn target(name: &str) -> Target {
+        Target { namespace: "ns".into(), group: "apps".into(), kind: "Deployment".into(), name: name.into() }
+    }
+
+    #[test]
+    fn the_target_index_follows_edits() {
+        let index = Runtimes::default();
+        index.upsert(runtime("a", "w1", "2026-01-01T00:00:00Z", "1")).unwrap();
+        index.upsert(runtime("b", "w1", "2026-01-02T00:00:00Z", "2")).unwrap();
+        assert_eq!(index.winner(&target("w1")).unwrap().name_any(), "a");
+        index.upsert(runtime("a", "w2", "2026-01-01T00:00:00Z", "3")).unwrap();
+        assert_eq!(index.winner(&target("w1")).unwrap().name_any(), "b");
+        assert_eq!(index.targeting(&target("w2")).len(), 1);
+        index.remove(&RuntimeKey { namespace: "ns".into(), name: "a".into() });
+        assert!(index.targeting(&target("w2")).is_empty());
+        assert_eq!(index.in_namespace("ns").len(), 1);
+    }
+
+    #[test]
+    fn older_events_are_dropped() {
+        let index = Runtimes::default();
+        index.upsert(runtime("a", "w2", "2026-01-01T00:00:00Z", "10")).unwrap();
+        assert!(index.upsert(runtime("a", "w1", "2026-01-01T00:00:00Z", "9")).is_err());
+        assert_eq!(index.targeting(&target("w2")).len(), 1);
+    }
+
+    #[test]
+    fn a_new_list_removes_what_it_does_not_hold() {
+        let index = Runtimes::default();
+        for name in ["a", "b"] {
+            index.upsert(runtime(name, "w", "2026-01-01T00:00:00Z", "1")).unwrap();
+        }
+        let seen = HashSet::from([RuntimeKey { namespace: "ns".into(), name: "b".into() }]);
+        assert!(index.retain(Some("other"), &HashSet::new()).is_empty());
+        assert_eq!(index.retain(Some("ns"), &seen).len(), 1);
+        assert_eq!(index.keys().len(), 1);
+    }
+}

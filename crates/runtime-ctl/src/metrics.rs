@@ -1,0 +1,109 @@
+//! Metrics of runtime-ctl (runtime §19.2). No label ever holds the name of an object.
+
+use std::sync::Arc;
+
+use controller_kit::{
+    limiter::RolloutLimiter,
+    metrics::Metrics,
+    reconcile::{ControllerMetrics, ReconcileMetrics},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+};
+
+use crate::{enrolment::Trigger, index::Indexes, kinds::WorkloadKind, workload::WorkloadKey};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RolloutLabels {
+    trigger: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// Handles of all metrics; cheap to clone.
+#[derive(Clone)]
+pub struct OwnMetrics {
+    rollouts: Family<RolloutLabels, Counter>,
+    config_warnings: Family<ReasonLabel, Counter>,
+    conflicts: Family<KindLabel, Counter>,
+    /// The reconciles of AgentRuntimes.
+    pub reconciles: ControllerMetrics,
+}
+
+impl OwnMetrics {
+    /// Registers everything.
+    pub fn register(metrics: &Metrics, limiter: &RolloutLimiter<WorkloadKey>, index: Arc<Indexes>) -> Self {
+        metrics.register(
+            "kagenti_rollout_queue_length",
+            "Workloads whose restart waits for the limiter",
+            limiter.queue_length(),
+        );
+        metrics.with_registry(|registry| registry.register_collector(Box::new(RuntimeGauge(index))));
+        Self {
+            rollouts: metrics.register(
+                "kagenti_rollouts",
+                "Pod templates changed, by trigger and kind",
+                Family::default(),
+            ),
+            config_warnings: metrics.register(
+                "kagenti_config_warnings",
+                "Passes that found something wrong with the configuration, by reason",
+                Family::default(),
+            ),
+            conflicts: metrics.register(
+                "kagenti_patch_conflicts",
+                "Patches that were refused because the object had changed",
+                Family::default(),
+            ),
+            reconciles: ReconcileMetrics::register(metrics).controller("agentruntime"),
+        }
+    }
+
+    /// Counts a changed pod template.
+    pub fn rollout(&self, trigger: Trigger, kind: WorkloadKind) {
+        self.rollouts.get_or_create(&RolloutLabels { trigger: trigger.as_str(), kind: kind.as_str() }).inc();
+    }
+
+    /// Counts a warning about the configuration; `reason` comes from a closed set.
+    pub fn config_warning(&self, reason: &'static str) {
+        self.config_warnings.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a conflict.
+    pub fn conflict(&self, kind: &'static str) {
+        self.conflicts.get_or_create(&KindLabel { kind }).inc();
+    }
+}
+
+/// `kagenti_agentruntimes{type,phase}`, counted when it is asked for.
+#[derive(Debug)]
+struct RuntimeGauge(Arc<Indexes>);
+
+impl Collector for RuntimeGauge {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let mut family = encoder.encode_descriptor(
+            "kagenti_agentruntimes",
+            "AgentRuntimes by type and phase",
+            None,
+            MetricType::Gauge,
+        )?;
+        let mut counts: Vec<_> = self.0.runtimes.count().into_iter().collect();
+        counts.sort_unstable();
+        for ((kind, phase), count) in counts {
+            let gauge = ConstGauge::new(count);
+            gauge.encode(family.encode_family(&[("type", kind), ("phase", phase)])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! One pass over one AgentRuntime (runtime §6).
+
+use std::{sync::Arc, time::Duration};
+
+use api_types::{
+    AgentRuntime, AgentRuntimeStatus,
+    names::{condition, reason},
+};
+use controller_kit::backoff::jitter;
+use kube::ResourceExt;
+
+use crate::{
+    announce, cleanup,
+    context::{Context, Key},
+    enrol,
+    error::{Error, message_of},
+    index::{NamespaceState, RuntimeKey, Target},
+    invalid,
+    kinds::WorkloadKind,
+    propagation,
+    sources::{Source, State},
+    status::{self, Report, Truth, Verdict},
+    target::{self, Unresolved},
+    withdraw,
+    workload::{Workload, WorkloadKey},
+    write,
+};
+
+/// When to look again at an object that needs nothing: its watches tell of every change (runtime §6).
+const SAFETY_LOOK: Duration = Duration::from_secs(10 * 3600);
+/// When to look again at a missing target; the workload watch is the fast path.
+const MISSING_TARGET: Duration = Duration::from_secs(30);
+/// When to look again while a watch has not delivered.
+const NOT_SYNCED: Duration = Duration::from_millis(300);
+
+/// When to look again.
+pub type Next = Option<Duration>;
+
+/// The next safety look.
+pub fn safety_look() -> Next {
+    Some(jitter(SAFETY_LOOK, 0.1))
+}
+
+/// One pass over whatever the queue handed out.
+///
+/// # Errors
+/// What a retry may fix.
+pub async fn pass(ctx: &Context, key: &Key) -> Result<Next, Error> {
+    let result = match key {
+        Key::Runtime(key) => runtime(ctx, key).await,
+        Key::Workload(key) => propagation::follow(ctx, key).await,
+    };
+    match result {
+        Err(Error::NotSynced(what)) => {
+            tracing::debug!(object = %key, "waiting for the watch of {what}");
+            Ok(Some(NOT_SYNCED))
+        }
+        result => result,
+    }
+}
+
+async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
+    if let Some(bad) = ctx.undecodable.get(key) {
+        return invalid::report(ctx, key, &bad).await;
+    }
+    let Some(runtime) = ctx.index.runtimes.get(key) else {
+        ctx.forget(key);
+        return Ok(None);
+    };
+    if runtime.metadata.deletion_timestamp.is_some() {
+        return cleanup::run(ctx, runtime).await;
+    }
+    match ctx.index.namespaces.get(&key.namespace) {
+        // Nothing is made in a namespace that goes away.
+        NamespaceState::Known(facts) if facts.terminating => return Ok(None),
+        NamespaceState::Absent => return Err(Error::NotSynced("namespaces")),
+        NamespaceState::Known(_) | NamespaceState::Unreadable => {}
+    }
+    if !ctx.sources.is_synced(Source::Pods, &key.namespace) {
+        return Err(Error::NotSynced("pods"));
+    }
+    let Some(runtime) = write::add_finalizer(ctx, runtime).await? else { return Ok(None) };
+
+    if runtime.spec.workload_type.is_unknown() {
+        let message = format!(
+            "spec.type {:?} is not known to this version: use agent or tool",
+            runtime.spec.workload_type.as_str()
+        );
+        let report = not_ready(reason::INVALID_SPEC, message);
+        finish(ctx, &runtime, &report, &[], false).await?;
+        return Ok(safety_look());
+    }
+
+    let winner = ctx.index.runtimes.winner(&Target::of(&runtime)).map(|winner| winner.name_any());
+    if let Some(winner) = winner.filter(|winner| *winner != key.name) {
+        let reference = &runtime.spec.target_ref;
+        let message = format!(
+            "AgentRuntime {winner} already targets {} {}: delete one of the two, or give them different targets",
+            reference.kind, reference.name
+        );
+        finish(ctx, &runtime, &not_ready(reason::DUPLICATE_TARGET, message), &[], false).await?;
+        return Ok(safety_look());
+    }
+
+    let workload = match resolve(ctx, &runtime).await? {
+        Ok(workload) => workload,
+        Err(unresolved) => {
+            report_unresolved(ctx, &runtime, unresolved).await?;
+            return Ok(Some(jitter(MISSING_TARGET, 0.1)));
+        }
+    };
+    release_former_targets(ctx, &runtime, &workload.key).await?;
+    enrol::run(ctx, runtime, workload).await
+}
+
+fn not_ready(reason: &'static str, message: String) -> Report {
+    let mut report = Report::default();
+    report.set(condition::READY, Verdict::no(reason, message));
+    report
+}
+
+/// Writes that the target cannot be enrolled.
+///
+/// # Errors
+/// What the API server says.
+pub async fn report_unresolved(
+    ctx: &Context,
+    runtime: &AgentRuntime,
+    unresolved: Unresolved,
+) -> Result<(), Error> {
+    let mut report = not_ready(unresolved.reason, unresolved.message.clone());
+    report.set(condition::TARGET_RESOLVED, Verdict::no(unresolved.reason, unresolved.message));
+    finish(ctx, runtime, &report, &[], false).await
+}
+
+/// The target of an AgentRuntime, or why there is none.
+async fn resolve(ctx: &Context, runtime: &AgentRuntime) -> Result<Result<Arc<Workload>, Unresolved>, Error> {
+    let reference = &runtime.spec.target_ref;
+    let namespace = runtime.namespace().unwrap_or_default();
+    let key = match target::key(&namespace, reference) {
+        Ok(key) => key,
+        Err(unresolved) => return Ok(Err(unresolved)),
+    };
+    if let Some(workload) = ctx.index.workloads.get(&key) {
+        return Ok(Ok(workload));
+    }
+    let missing = target::not_found(&namespace, reference);
+    if key.kind == WorkloadKind::Sandbox && ctx.sandbox_version().is_none() {
+        return Ok(Err(missing));
+    }
+    match ctx.sources.state(Source::Workloads(key.kind), &namespace) {
+        State::Synced => {}
+        State::Pending => return Err(Error::NotSynced("workloads")),
+        State::Troubled(why) => return Ok(Err(target::lookup_error(reference, &why))),
+    }
+    if says_missing(runtime) {
+        return Ok(Err(missing));
+    }
+    // A live read before the status says "not found": workload and AgentRuntime are often made in one breath, and
+    // their watches are two.
+    match write::read_workload(ctx, &key).await {
+        Ok(Some(workload)) => Ok(Ok(workload)),
+        Ok(None) => Ok(Err(missing)),
+        Err(error) => Ok(Err(target::lookup_error(reference, &message_of(&error)))),
+    }
+}
+
+fn says_missing(runtime: &AgentRuntime) -> bool {
+    let conditions = runtime.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let known = api_types::conditions::condition(conditions, condition::TARGET_RESOLVED);
+    known.is_some_and(|c| {
+        c.reason == reason::TARGET_NOT_FOUND && c.observed_generation == runtime.metadata.generation
+    })
+}
+
+/// Cleans workloads that this AgentRuntime enrolled before its target changed (runtime §6 step 6).
+async fn release_former_targets(
+    ctx: &Context,
+    runtime: &AgentRuntime,
+    current: &WorkloadKey,
+) -> Result<(), Error> {
+    let mine = RuntimeKey::of(runtime);
+    for workload in ctx.index.workloads.enrolled_by(&mine) {
+        if workload.key == *current {
+            continue;
+        }
+        match cleanup::release(ctx, &mine, &workload).await? {
+            cleanup::Released::Done => {
+                announce::unenrolled(ctx, runtime, &workload, &withdraw::plan(&workload))
+            }
+            cleanup::Released::HandedOver | cleanup::Released::Gone => {}
+            // A Sandbox must not be left between the phases: the switch waits for it.
+            cleanup::Released::Waiting => {
+                return Err(Error::NotSynced("the Sandbox that is being restarted"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the status when it differs and says what turned.
+///
+/// # Errors
+/// What the API server says.
+pub async fn finish(
+    ctx: &Context,
+    runtime: &AgentRuntime,
+    report: &Report,
+    kept: &[&str],
+    hash_written: bool,
+) -> Result<(), Error> {
+    let generation = runtime.metadata.generation.unwrap_or_default();
+    let Some(next) = status::next(runtime.status.as_ref(), report, generation, kept, ctx.now()) else {
+        return Ok(());
+    };
+    let before: Option<AgentRuntimeStatus> = runtime.status.clone();
+    if write::status(ctx, runtime, &next).await?.is_none() {
+        return Ok(());
+    }
+    let ready = report.get(condition::READY);
+    if status::turned(before.as_ref(), &next, condition::READY) {
+        let truth = ready.map(|verdict| verdict.truth);
+        let text = ready.map_or("", |verdict| verdict.message.as_str());
+        match truth {
+            Some(Truth::False) => tracing::warn!(runtime = %RuntimeKey::of(runtime), "{text}"),
+            _ => tracing::info!(runtime = %RuntimeKey::of(runtime), "{text}"),
+        }
+    }
+    announce::transitions(ctx, runtime, before.as_ref(), &next, report, hash_written);
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Watches of cluster-scoped objects: Namespaces and the CSIDriver of SPIRE. Both may be forbidden (runtime §19.4).
+
+use std::time::Duration;
+
+use api_types::names::SPIFFE_CSI_DRIVER;
+use controller_kit::{apply, backoff::jitter, scope::Scope, watch};
+use futures::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+    core::PartialObjectMeta,
+    runtime::watcher::{self, Event},
+};
+
+use super::{Listing, NOW, Watcher};
+use crate::{
+    context::Context,
+    error::{code_of, message_of},
+    index::NamespaceFacts,
+    sources::Source,
+};
+
+/// How often a namespace is read where it cannot be watched (packaging §7).
+const POLL: Duration = Duration::from_secs(60);
+/// How often something that was forbidden is tried again: a right may be given, but a refusal must not become a loop.
+const FORBIDDEN: Duration = Duration::from_secs(600);
+/// How often a read that failed otherwise is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// The presence of SPIRE concerns everything: one look for all events.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+
+type Task = (&'static str, BoxFuture<'static, ()>);
+
+/// One watch of all namespaces, or one poll for each listed one.
+pub(super) fn namespaces(watcher: &Watcher) -> Vec<Task> {
+    let sources = &watcher.ctx.sources;
+    match watcher.ctx.scope.clone() {
+        Scope::Cluster => {
+            sources.register(Source::Namespaces, None);
+            vec![("watch namespaces", Box::pin(watch_namespaces(watcher.clone())) as BoxFuture<'static, ()>)]
+        }
+        Scope::Namespaces(names) => names
+            .into_iter()
+            .map(|name| {
+                sources.register(Source::Namespaces, Some(&name));
+                ("poll namespace", Box::pin(poll_namespace(watcher.clone(), name)) as BoxFuture<'static, ()>)
+            })
+            .collect(),
+    }
+}
+
+async fn watch_namespaces(watcher: Watcher) {
+    let ctx = &watcher.ctx;
+    let api = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
+    let options = watcher.options("namespaces", Source::Namespaces, None);
+    let mut events = watch::watch_stream(&watcher.watches, api, watcher::Config::default(), options);
+    let mut listing = Listing(None);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listing.begin(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let name = object.name_any();
+                listing.saw(name.clone());
+                seen(ctx, &name, NamespaceFacts::from_meta(object.metadata));
+            }
+            Event::InitDone => {
+                ctx.index.namespaces.retain(&listing.end());
+                ctx.sources.synced(Source::Namespaces, None);
+            }
+            Event::Delete(object) => ctx.index.namespaces.remove(&object.name_any()),
+        }
+    }
+}
+
+fn seen(ctx: &Context, name: &str, facts: NamespaceFacts) {
+    if ctx.index.namespaces.upsert(name, facts) == Some(true) {
+        ctx.wake_all(Some(name), NOW);
+    }
+}
+
+async fn poll_namespace(watcher: Watcher, name: String) {
+    let ctx = &watcher.ctx;
+    let api = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
+    let check = format!("namespace {name}");
+    let mut said = false;
+    loop {
+        let pause = match api.get_opt(&name).await {
+            Ok(Some(object)) => {
+                seen(ctx, &name, NamespaceFacts::from_meta(object.metadata));
+                watcher.watches.readiness.set_ok(&check);
+                POLL
+            }
+            Ok(None) => {
+                ctx.index.namespaces.remove(&name);
+                watcher.watches.readiness.set_degraded(&check, format!("namespace {name} does not exist"));
+                RETRY
+            }
+            Err(error) if apply::is_forbidden(&error) => {
+                ctx.index.namespaces.set_unreadable();
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!(
+                        namespace = name,
+                        "namespace labels cannot be read, so they are not used: {}",
+                        message_of(&error)
+                    );
+                    ctx.wake_all(Some(&name), NOW);
+                }
+                FORBIDDEN
+            }
+            Err(error) => {
+                tracing::debug!(namespace = name, "cannot be read: {}", message_of(&error));
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        ctx.sources.synced(Source::Namespaces, Some(&name));
+        tokio::time::sleep(jitter(pause, 0.1)).await;
+    }
+}
+
+/// Watches CSIDriver `csi.spiffe.io`; a missing right counts as "no SPIRE".
+pub(super) async fn spire(watcher: Watcher) {
+    let ctx = &watcher.ctx;
+    let api = Api::<PartialObjectMeta<CSIDriver>>::all(ctx.client.clone());
+    let selector = format!("metadata.name={SPIFFE_CSI_DRIVER}");
+    let mut said = false;
+    // A first list tells whether the watch is allowed at all: where it is not, it must not be tried in a loop.
+    loop {
+        match api.list(&ListParams::default().fields(&selector)).await {
+            Ok(_) => break,
+            Err(error) if code_of(&error) == 403 => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!("CSIDriver {SPIFFE_CSI_DRIVER} counts as absent: {}", message_of(&error));
+                }
+                ctx.sources.synced(Source::Spire, None);
+                tokio::time::sleep(jitter(FORBIDDEN, 0.1)).await;
+            }
+            Err(error) => {
+                tracing::debug!("CSIDriver cannot be read: {}", message_of(&error));
+                tokio::time::sleep(jitter(RETRY, 0.1)).await;
+            }
+        }
+    }
+    let options = watcher.options("csidrivers", Source::Spire, None);
+    let config = watcher::Config::default().fields(&selector);
+    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
+    let mut listed = false;
+    while let Some(event) = events.next().await {
+        let present = match event {
+            Event::Init => {
+                listed = false;
+                continue;
+            }
+            Event::InitApply(_) => {
+                listed = true;
+                continue;
+            }
+            Event::InitDone => listed,
+            Event::Apply(_) => true,
+            Event::Delete(_) => false,
+        };
+        if ctx.index.set_spire_driver(present) {
+            tracing::info!(present, "CSIDriver {SPIFFE_CSI_DRIVER}");
+            ctx.wake_all(None, DEBOUNCE);
+        }
+        ctx.sources.synced(Source::Spire, None);
+    }
+}

@@ -1,0 +1,96 @@
+//! The workers: they take keys from the queue, one pass each, at most `--concurrency` at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use controller_kit::reconcile::{Failure, guarded};
+use kube::runtime::controller::Action;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Context, Key},
+    error::Error,
+    reconcile,
+};
+
+/// How long the first passes wait for watches that neither deliver nor fail.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// When to look again while another replica leads.
+const FOLLOWER: Duration = Duration::from_secs(1);
+
+/// Works until `stop`; passes that run then are finished.
+pub async fn run(ctx: Arc<Context>, workers: usize, stop: CancellationToken) {
+    if stop.run_until_cancelled(ctx.sources.settled(PATIENCE)).await.is_none() {
+        return;
+    }
+    tracing::info!(
+        agentruntimes = ctx.index.runtimes.len(),
+        pods = ctx.index.pods.len(),
+        "watches have delivered"
+    );
+    let running = (0..workers.max(1)).map(|_| {
+        let (ctx, stop) = (ctx.clone(), stop.clone());
+        tokio::spawn(async move { worker(&ctx, &stop).await })
+    });
+    for worker in futures::future::join_all(running).await {
+        if let Err(error) = worker {
+            tracing::error!("a worker ended: {error}");
+        }
+    }
+}
+
+async fn worker(ctx: &Context, stop: &CancellationToken) {
+    loop {
+        let next = async {
+            ctx.leadership.wait_until_leader().await;
+            ctx.queue.next().await
+        };
+        let Some(key) = stop.run_until_cancelled(next).await else { return };
+        if !ctx.leadership.is_leader() {
+            ctx.queue.done(&key, Some(FOLLOWER));
+            continue;
+        }
+        let again = once(ctx, &key).await;
+        ctx.queue.done(&key, again);
+        ctx.count_queue();
+    }
+}
+
+/// One guarded pass; says when to look again.
+async fn once(ctx: &Context, key: &Key) -> Option<Duration> {
+    let mut next = None;
+    let pass = async {
+        next = reconcile::pass(ctx, key).await?;
+        Ok(next.map_or_else(Action::await_change, Action::requeue))
+    };
+    let failure = match guarded(&ctx.metrics.reconciles, pass).await {
+        Ok(_) => {
+            ctx.succeeded(key);
+            return next;
+        }
+        Err(failure) => failure,
+    };
+    let delay = match &failure {
+        Failure::Error(Error::NotLeader) => FOLLOWER,
+        Failure::Error(Error::Cleanup { .. }) => ctx.cleanup_backoff.next(key.clone()),
+        Failure::Error(Error::Apply { refused: true, .. }) => ctx.refused_backoff.next(key.clone()),
+        Failure::Error(_) | Failure::Panic(_) => ctx.backoff.next(key.clone()),
+    };
+    let text = describe(&failure);
+    // A standing error is said once.
+    if ctx.last_error.insert(key.clone(), text.clone()).as_ref() == Some(&text) {
+        tracing::debug!(object = %key, retry_in = ?delay, "{text}");
+    } else {
+        tracing::warn!(object = %key, retry_in = ?delay, "{text}");
+    }
+    Some(delay)
+}
+
+fn describe(failure: &Failure<Error>) -> String {
+    let mut text = failure.to_string();
+    let mut source = std::error::Error::source(failure);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
