@@ -4,11 +4,20 @@
 //! Tests work in a namespace of their own ([`Ns`]) with objects as plain JSON ([`objects`], [`json`]), because they
 //! assert wire facts; waits are conditions with deadlines.
 
+#![allow(clippy::needless_pass_by_value, reason = "tests hand over what `json!` made")]
+
 pub mod admission;
+pub mod admission_log;
 pub mod api;
+pub mod exposition;
+pub mod faulty_api;
 pub mod json;
 pub mod kinds;
 pub mod objects;
+pub mod pod_view;
+pub mod scale;
+pub mod scenarios;
+pub mod second_webhook;
 pub mod space;
 pub mod suite;
 pub mod wait;

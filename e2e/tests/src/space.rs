@@ -42,6 +42,7 @@ impl Ns {
     }
 
     /// Another namespace with the same client.
+    #[must_use]
     pub fn other(&self, name: &str) -> Self {
         Self::new(self.client.clone(), name)
     }
@@ -112,8 +113,8 @@ impl Ns {
 
     /// Sends a JSON merge patch for the status subresource.
     pub async fn patch_status(&self, kind: Kind, name: &str, patch: Value) -> Result<Value> {
-        let path = format!("{}/status", self.path(kind, name));
-        api::call(&self.client, "PATCH", &path, MERGE_PATCH, Some(&patch)).await?.ok()
+        let url = format!("{}/status", self.path(kind, name));
+        api::call(&self.client, "PATCH", &url, MERGE_PATCH, Some(&patch)).await?.ok()
     }
 
     /// Adds or changes annotations (null removes one).
@@ -207,10 +208,10 @@ impl Ns {
         });
         let outcome = outcome.await;
         outcome.with_context(|| {
-            let last: Vec<String> = last.iter().map(Json::readable).collect();
-            let list = last.join("\n");
+            let seen: Vec<String> = last.iter().map(Json::readable).collect();
+            let seen = seen.join("\n");
             format!(
-                "waited {limit:?} for {what} ({} {selector:?} in {:?}); last seen:\n{list}",
+                "waited {limit:?} for {what} ({} {selector:?} in {:?}); last seen:\n{seen}",
                 kind.kind,
                 self.name()
             )

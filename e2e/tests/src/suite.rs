@@ -217,7 +217,9 @@ impl Suite {
             let created = global.other(object.text("/metadata/namespace")).create(object).await?;
             if created.text("/kind") == kinds::CRD.kind {
                 let served = |crd: &Value| crd.condition("Established").status == "True";
-                global.until(READY_WITHIN, kinds::CRD, created.name(), "the CRD to be served", served).await?;
+                global
+                    .until(READY_WITHIN, kinds::CRD, created.name(), "the CRD to be served", served)
+                    .await?;
             }
         }
         for process in options.webhook {

@@ -51,7 +51,8 @@ async fn pod_of(ns: &Ns, kind: Kind, name: &str) -> Result<()> {
     }}));
     ns.create(pod).await?;
     ns.annotate(kind, name, json!({annotation::SANDBOX_POD_NAME: name})).await?;
-    ns.until(secs(20), kinds::POD, name, "the Pod to run", |pod| pod.text("/status/phase") == "Running").await?;
+    ns.until(secs(20), kinds::POD, name, "the Pod to run", |pod| pod.text("/status/phase") == "Running")
+        .await?;
     Ok(())
 }
 
@@ -99,7 +100,11 @@ async fn restart(version: &str, kind: Kind) -> Result<()> {
     ns.create(objects::agent_runtime("asleep", "asleep").spec(target)).await?;
     ns.until_ready(WITHIN, "asleep").await?;
     let asleep = ns.stays(secs(5), kind, "asleep").await?;
-    assert!(!runs(&asleep) && asleep.annotation(annotation::RESTART_PENDING).is_none(), "{}", asleep.readable());
+    assert!(
+        !runs(&asleep) && asleep.annotation(annotation::RESTART_PENDING).is_none(),
+        "{}",
+        asleep.readable()
+    );
     assert_eq!(asleep.template_label(label::ENROLLED), Some("true"));
 
     // Un-enrolment restarts too, and the finalizer waits for phase 2.

@@ -41,13 +41,13 @@ async fn runtime_24_tls_bridge() -> Result<()> {
     ns.until_condition(WITHIN, "bridge", condition::TLS_BRIDGE_READY, "False/WaitingForCertificate").await?;
 
     // As cert-manager does: the Secret, then the Certificate's status.
-    let issued = |revision: i64| {
+    let cert_manager_says = |revision: i64| {
         json!({"status": {"revision": revision, "conditions": [{
             "type": "Ready", "status": "True", "reason": "Ready", "message": "issued",
             "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": certificate.generation(),
         }]}})
     };
-    ns.patch_status(kinds::CERTIFICATE, "auditor-tls-bridge-ca", issued(1)).await?;
+    ns.patch_status(kinds::CERTIFICATE, "auditor-tls-bridge-ca", cert_manager_says(1)).await?;
     ns.until_condition(WITHIN, "bridge", condition::TLS_BRIDGE_READY, "True/Issued").await?;
     let deployment = ns.get(kinds::DEPLOYMENT, "auditor").await?;
     assert_eq!(
@@ -56,7 +56,7 @@ async fn runtime_24_tls_bridge() -> Result<()> {
         "not for the first revision"
     );
     // Renewed: the workload rolls, once.
-    ns.patch_status(kinds::CERTIFICATE, "auditor-tls-bridge-ca", issued(2)).await?;
+    ns.patch_status(kinds::CERTIFICATE, "auditor-tls-bridge-ca", cert_manager_says(2)).await?;
     let deployment = ns
         .until(WITHIN, kinds::DEPLOYMENT, "auditor", "the CA hash of the renewed certificate", |deployment| {
             deployment.template_annotation(annotation::TLS_BRIDGE_CA_HASH).is_some()
