@@ -156,21 +156,29 @@ impl EventSender {
     /// logged; they never end the process.
     pub async fn run(mut self, halt: CancellationToken) {
         let bucket = TokenBucket::new(RATE, BURST);
-        let endless = async {
-            while let Some(event) = self.queue.recv().await {
-                bucket.take().await;
-                self.send(event).await;
+        while let Some(event) = self.next(&halt).await {
+            // An event in hand is sent although the end has come, but not for long.
+            halt.run_until_cancelled(bucket.take()).await;
+            tokio::select! {
+                () = self.send(event) => {}
+                () = last_words(&halt) => return,
             }
-            // Every recorder is gone; that is no reason to end the process.
-            std::future::pending::<()>().await;
-        };
-        halt.run_until_cancelled(endless).await;
+        }
         let rest = async {
             while let Ok(event) = self.queue.try_recv() {
                 self.send(event).await;
             }
         };
         let _ = timeout(LAST_WORDS, rest).await;
+    }
+
+    async fn next(&mut self, halt: &CancellationToken) -> Option<Event> {
+        let event = halt.run_until_cancelled(self.queue.recv()).await?;
+        if event.is_none() {
+            // Every recorder is gone; that is no reason to end before the process does.
+            halt.cancelled().await;
+        }
+        event
     }
 
     async fn send(&self, event: Event) {
@@ -192,6 +200,11 @@ impl EventSender {
         };
         self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
+}
+
+async fn last_words(halt: &CancellationToken) {
+    halt.cancelled().await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 fn build(

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use election::{Election, LeaseLost};
+pub use election::{Candidate, Election, LeaseLost};
 
 /// Timing of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl LeaseTiming {
 
 /// What this replica knows about holding the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Holding {
+enum Holding {
     /// Somebody else leads, or nobody.
     No,
     /// This replica leads until then, unless it renews.
@@ -84,14 +84,20 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    pub(crate) fn new(holding: watch::Receiver<Holding>, guard_open: watch::Receiver<bool>) -> Self {
-        Self { holding, guard_open }
+    fn of(holding: watch::Receiver<Holding>) -> Self {
+        // A receiver keeps the last value when its sender is gone.
+        Self { holding, guard_open: watch::channel(true).1 }
     }
 
-    /// A leadership that is always given, for tests and tools.
+    /// Leadership without election; also for tests and tools.
     pub fn always() -> Self {
-        // A receiver keeps the last value when its sender is gone.
-        Self { holding: watch::channel(Holding::Always).1, guard_open: watch::channel(true).1 }
+        Self::of(watch::channel(Holding::Always).1)
+    }
+
+    /// The same, under a [legacy guard](crate::legacy_guard) that is open while the value is true.
+    #[must_use]
+    pub fn with_guard(self, guard_open: watch::Receiver<bool>) -> Self {
+        Self { guard_open, ..self }
     }
 
     /// True when this replica may write now.
@@ -174,7 +180,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leadership_ends_at_its_deadline_by_itself() {
         let (sender, holding) = watch::channel(Holding::No);
-        let leadership = Leadership::new(holding, watch::channel(true).1);
+        let leadership = Leadership::of(holding);
         assert!(!leadership.is_leader());
         sender.send_replace(Holding::Until(Instant::now() + Duration::from_secs(10)));
         assert!(leadership.is_leader());
@@ -185,7 +191,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_leader_waits_for_the_guard_too() {
         let (guard, guard_open) = watch::channel(false);
-        let leadership = Leadership::new(watch::channel(Holding::Always).1, guard_open);
+        let leadership = Leadership::always().with_guard(guard_open);
         assert!(leadership.holds_lease() && !leadership.is_leader());
         let waiting = leadership.clone();
         let task = tokio::spawn(async move { waiting.wait_until_leader().await });

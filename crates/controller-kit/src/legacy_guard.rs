@@ -9,6 +9,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+pub use api_types::names::LEGACY_LEASE;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::{Api, Client};
@@ -17,9 +18,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::apply::is_forbidden;
 use crate::readiness::Readiness;
-
-/// The Lease of Existing's controller manager.
-pub const LEGACY_LEASE: &str = "b7c4ae34.kagenti.dev";
 
 /// Name of the readiness check.
 const CHECK: &str = "legacy-operator";

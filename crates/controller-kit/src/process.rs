@@ -38,14 +38,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Reviewer;
 use crate::cli::{CommonArgs, Component};
 use crate::client::{self, ClientError, Reachability};
 use crate::events::{EventRecorder, EventSender};
-use crate::lease::{Election, Holding, Leadership, LeaseTiming, TimingError};
+use crate::lease::{Candidate, Election, Leadership, LeaseTiming, TimingError};
 use crate::legacy_guard::LegacyGuard;
 use crate::metrics::Metrics;
 use crate::probes::{self, Heartbeat};
@@ -173,21 +172,18 @@ impl Process {
         system.events(sender);
         let (guard, guard_open) = LegacyGuard::new(client.clone(), &operator_namespace, readiness.clone());
         system.endless("legacy-guard", guard.run());
-        let holding = if args.leader_elect {
-            let name = format!("{}.kagenti.dev{}", component.name, args.watch_namespaces.lease_suffix());
-            let (election, holding) = Election::new(
-                client.clone(),
-                &operator_namespace,
-                name,
-                pod_name.clone(),
+        let leadership = if args.leader_elect {
+            let candidate = Candidate {
+                namespace: operator_namespace.clone(),
+                name: format!("{}.kagenti.dev{}", component.name, args.watch_namespaces.lease_suffix()),
+                identity: pod_name.clone(),
                 timing,
-                &metrics,
-                readiness.clone(),
-            );
+            };
+            let (election, leadership) = candidate.stand(client.clone(), &metrics, readiness.clone());
             system.election(election);
-            holding
+            leadership
         } else {
-            watch::channel(Holding::Always).1
+            Leadership::always()
         };
         Ok(Self {
             component,
@@ -200,7 +196,7 @@ impl Process {
             readiness,
             metrics,
             events,
-            leadership: Leadership::new(holding, guard_open),
+            leadership: leadership.with_guard(guard_open),
             telemetry,
             signals,
             work,

@@ -7,23 +7,24 @@
 //! decoded. [`reflect`] feeds a kube store, [`Projection`] a store of one's own.
 
 mod errors;
+mod observed;
 mod projection;
 mod reflect;
 
-use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::runtime::utils::{Backoff, ResetTimerBackoff};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as kube_watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
-use crate::metrics::{KindLabel, Metrics, WatchErrorLabels};
+use crate::metrics::{KindLabel, Metrics};
 use crate::readiness::Readiness;
 use crate::scope::Scope;
 
@@ -35,10 +36,8 @@ pub use reflect::{StoreGauge, reflect, reflect_guarded};
 /// so that an API server that comes back is noticed soon.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// A watch that works for this long starts again with the first wait.
+/// A watch that did not fail for this long starts again with the first wait.
 const CALM: Duration = Duration::from_mins(1);
-/// A standing error is logged again after this long (packaging §7: at most once a minute).
-const LOG_AGAIN: Duration = Duration::from_mins(1);
 
 /// What every watch of a process reports to.
 #[derive(Clone)]
@@ -63,12 +62,30 @@ pub struct WatchOptions {
     /// A missing right only degrades readiness once any list was complete or another namespace works;
     /// for servers that must go on serving the other namespaces (packaging §7).
     pub degrade_when_refused: bool,
+    /// Told about every failed list or watch, for consumers that decide by it.
+    pub on_trouble: Option<TroubleHook>,
+}
+
+/// What [`WatchOptions::on_trouble`] calls.
+#[derive(Clone)]
+pub struct TroubleHook(Arc<dyn Fn(&Trouble) + Send + Sync>);
+
+impl Debug for TroubleHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TroubleHook")
+    }
 }
 
 impl WatchOptions {
     /// A watch that must work, with a readiness check named like its kind.
     pub fn new(kind: &'static str) -> Self {
-        Self { kind, check: Some(kind.to_owned()), optional_kind: false, degrade_when_refused: false }
+        Self {
+            kind,
+            check: Some(kind.to_owned()),
+            optional_kind: false,
+            degrade_when_refused: false,
+            on_trouble: None,
+        }
     }
 
     /// Another name for the readiness check, when one kind is watched twice.
@@ -89,6 +106,14 @@ impl WatchOptions {
     #[must_use]
     pub fn optional_kind(mut self) -> Self {
         self.optional_kind = true;
+        self
+    }
+
+    /// Calls `hook` for every failed list or watch, before it is waited out. "Nothing there" and "cannot be
+    /// read" are different things to a consumer that acts on absence.
+    #[must_use]
+    pub fn on_trouble(mut self, hook: impl Fn(&Trouble) + Send + Sync + 'static) -> Self {
+        self.on_trouble = Some(TroubleHook(Arc::new(hook)));
         self
     }
 
@@ -127,7 +152,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let target = Target::new(api.resource_url(), config.field_selector.as_deref());
-    let source = kube_watcher(api, config).backoff(backoff());
+    let source = kube_watcher(api, config).backoff(Retry::new());
     observe(watches, target, options, source)
 }
 
@@ -191,19 +216,30 @@ pub fn namespaces_of(scope: &Scope) -> Vec<Option<String>> {
     }
 }
 
-fn backoff() -> impl Backoff {
-    ResetTimerBackoff::new(Retry { next: FIRST_RETRY }, CALM)
-}
-
-/// Doubles from the first to the last wait, with up to a tenth of jitter on top.
+/// Doubles from the first to the last wait, with up to a tenth of jitter on top, and starts again
+/// when nothing failed for a while.
+///
+/// kube resets a back-off with every event, and the watcher emits one before each list it tries, so
+/// its own would never get past the first wait while lists are refused.
 struct Retry {
     next: Duration,
+    last: Option<Instant>,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { next: FIRST_RETRY, last: None }
+    }
 }
 
 impl Iterator for Retry {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if self.last.replace(now).is_some_and(|last| now - last > CALM) {
+            self.next = FIRST_RETRY;
+        }
         let delay = self.next;
         self.next = (delay * 2).min(LAST_RETRY);
         Some(delay.mul_f64(1.0 + fastrand::f64() * 0.1))
@@ -211,9 +247,7 @@ impl Iterator for Retry {
 }
 
 impl Backoff for Retry {
-    fn reset(&mut self) {
-        self.next = FIRST_RETRY;
-    }
+    fn reset(&mut self) {}
 }
 
 fn observe<K>(
@@ -225,240 +259,28 @@ fn observe<K>(
 where
     K: Resource + Send + 'static,
 {
-    let mut watch = Observed::new(watches, target, options);
+    let mut watch = observed::Observed::new(watches, target, options);
     source.flat_map(move |item| stream::iter(watch.take(item).into_iter().flatten())).boxed()
-}
-
-/// State of one watch between its events.
-struct Observed {
-    metrics: Metrics,
-    readiness: Readiness,
-    target: Target,
-    options: WatchOptions,
-    check: Option<Arc<str>>,
-    /// The first list is complete.
-    synced: bool,
-    /// The check is ok.
-    well: bool,
-    /// The kind is absent and the consumer was told so.
-    absent: bool,
-    logged: Option<(String, tokio::time::Instant)>,
-}
-
-impl Observed {
-    fn new(watches: &Watches, target: Target, options: WatchOptions) -> Self {
-        let check: Option<Arc<str>> = options.check.as_ref().map(|name| match &target.namespace {
-            Some(namespace) => format!("{name} in {namespace}").into(),
-            None => name.as_str().into(),
-        });
-        if let Some(check) = &check {
-            watches.readiness.register(check.to_string(), "first list not complete");
-        }
-        Self {
-            metrics: watches.metrics.clone(),
-            readiness: watches.readiness.clone(),
-            target,
-            options,
-            check,
-            synced: false,
-            well: false,
-            absent: false,
-            logged: None,
-        }
-    }
-
-    /// What to hand on for one item of the watcher.
-    fn take<K: Resource>(&mut self, item: watcher::Result<Event<K>>) -> [Option<Event<K>>; 2] {
-        match item {
-            Ok(event) => {
-                let event = event.modify(|object| object.managed_fields_mut().clear());
-                match event {
-                    // A list that only begins says nothing yet.
-                    Event::Init => {}
-                    Event::InitDone => {
-                        self.absent = false;
-                        self.synced = true;
-                        self.recovered();
-                    }
-                    _ if self.synced => self.recovered(),
-                    _ => {}
-                }
-                [Some(event), None]
-            }
-            Err(error) => self.trouble(&error),
-        }
-    }
-
-    fn trouble<K>(&mut self, error: &watcher::Error) -> [Option<Event<K>>; 2] {
-        let trouble = Trouble::of(error, &self.target);
-        let labels = WatchErrorLabels { kind: self.options.kind.to_owned(), reason: trouble.kind.label() };
-        self.metrics.watch_errors.get_or_create(&labels).inc();
-        if trouble.kind == TroubleKind::NotServed && self.options.optional_kind {
-            return self.not_served();
-        }
-        self.log(&trouble, error);
-        match trouble.kind {
-            TroubleKind::Forbidden if self.options.degrade_when_refused => self.report(&trouble, true),
-            TroubleKind::Forbidden | TroubleKind::Unauthorized | TroubleKind::NotServed => {
-                self.report(&trouble, false);
-            }
-            // The store still holds the last state; a dropped connection is everyday life.
-            _ if !self.synced => self.report(&trouble, false),
-            _ => {}
-        }
-        [None, None]
-    }
-
-    /// An optional kind that is not there is an empty list, told once.
-    fn not_served<K>(&mut self) -> [Option<Event<K>>; 2] {
-        self.recovered();
-        if std::mem::replace(&mut self.absent, true) {
-            return [None, None];
-        }
-        tracing::info!(resource = %self.target.resource, "kind is not served; waiting for it to appear");
-        self.synced = true;
-        [Some(Event::Init), Some(Event::InitDone)]
-    }
-
-    fn recovered(&mut self) {
-        self.logged = None;
-        if !std::mem::replace(&mut self.well, true) {
-            if let Some(check) = &self.check {
-                self.readiness.set_ok(check);
-            }
-            tracing::debug!(resource = %self.target.resource, namespace = ?self.target.namespace, "watch works");
-        }
-    }
-
-    fn report(&mut self, trouble: &Trouble, degrade: bool) {
-        self.well = false;
-        let Some(check) = &self.check else { return };
-        if degrade {
-            self.readiness.set_degraded(check, &*trouble.text);
-        } else {
-            self.readiness.set_failing(check, &*trouble.text);
-        }
-    }
-
-    fn log(&mut self, trouble: &Trouble, error: &watcher::Error) {
-        let now = tokio::time::Instant::now();
-        let known =
-            |(text, at): &(String, tokio::time::Instant)| *text == trouble.text && now - *at < LOG_AGAIN;
-        if self.logged.as_ref().is_some_and(known) {
-            return;
-        }
-        self.logged = Some((trouble.text.clone(), now));
-        if trouble.kind == TroubleKind::Expired {
-            tracing::debug!(resource = %self.target.resource, "watch expired, listing again");
-        } else {
-            tracing::warn!(
-                resource = %self.target.resource, reason = trouble.kind.label(),
-                error = error as &dyn StdError, "{}", trouble.text
-            );
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::CheckState;
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::core::Status;
 
-    fn observed(options: WatchOptions) -> (Watches, Observed) {
-        let watches = Watches { metrics: Metrics::new("test"), readiness: Readiness::new() };
-        let target = Target::new("/api/v1/namespaces/team1/configmaps", None);
-        let observed = Observed::new(&watches, target, options);
-        (watches, observed)
-    }
-
-    fn refused(code: u16, reason: &str) -> watcher::Result<Event<ConfigMap>> {
-        let status = Status::failure("no", reason).with_code(code).boxed();
-        Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-    }
-
-    fn state(watches: &Watches) -> (CheckState, String) {
-        let report = watches.readiness.report();
-        (report.checks[0].state, report.checks[0].reason.clone())
-    }
-
-    /// Packaging §7: the missing right is named with verb, resource and namespace, and heals.
-    #[tokio::test]
-    async fn a_missing_right_is_named_in_readyz_and_heals() {
-        let (watches, mut watch) = observed(WatchOptions::new("configmaps"));
-        watch.take(refused(403, "Forbidden"));
-        let (state_before, reason) = state(&watches);
-        assert_eq!(state_before, CheckState::Failing);
-        assert!(
-            reason.contains("list") && reason.contains("configmaps") && reason.contains("team1"),
-            "{reason}"
-        );
-        watch.take::<ConfigMap>(Ok(Event::Init));
-        assert_eq!(state(&watches).0, CheckState::Failing, "an opened list proves nothing");
-        watch.take::<ConfigMap>(Ok(Event::InitDone));
-        assert_eq!(state(&watches).0, CheckState::Ok);
-        watch.take(refused(403, "Forbidden"));
-        assert_eq!(state(&watches).0, CheckState::Failing, "a right that is taken away is named again");
-        let labels = WatchErrorLabels { kind: "configmaps".to_owned(), reason: "forbidden" };
-        assert_eq!(watches.metrics.watch_errors.get_or_create(&labels).get(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_lost_connection_after_the_first_list_keeps_the_process_ready() {
-        let (watches, mut watch) = observed(WatchOptions::new("configmaps"));
-        watch.take(refused(500, "InternalError"));
-        assert_eq!(state(&watches).0, CheckState::Failing);
-        watch.take::<ConfigMap>(Ok(Event::InitDone));
-        watch.take(refused(500, "InternalError"));
-        assert_eq!(state(&watches).0, CheckState::Ok);
-    }
-
-    #[tokio::test]
-    async fn a_refused_namespace_can_be_a_degradation() {
-        let (watches, mut watch) = observed(WatchOptions::new("configmaps").degrade_when_refused());
-        watch.take(refused(403, "Forbidden"));
-        assert_eq!(state(&watches).0, CheckState::Degraded);
-    }
-
-    /// Runtime §7.4: a kind that is not served is an empty list, told once, and looked for again.
-    #[tokio::test]
-    async fn an_absent_optional_kind_is_an_empty_list() {
-        let (watches, mut watch) = observed(WatchOptions::new("configmaps").optional_kind());
-        let events = watch.take(refused(404, "NotFound"));
-        assert!(matches!(events, [Some(Event::Init), Some(Event::InitDone)]));
-        assert_eq!(state(&watches).0, CheckState::Ok);
-        assert!(matches!(watch.take(refused(404, "NotFound")), [None, None]));
-        // It appears, then its CRD is deleted: the consumer must be emptied again.
-        watch.take::<ConfigMap>(Ok(Event::InitDone));
-        assert!(matches!(watch.take(refused(404, "NotFound")), [Some(Event::Init), Some(Event::InitDone)]));
-    }
-
-    #[tokio::test]
-    async fn an_absent_required_kind_is_waited_for_and_named() {
-        let (watches, mut watch) = observed(WatchOptions::new("configmaps"));
-        assert!(matches!(watch.take(refused(404, "NotFound")), [None, None]));
-        let (state, reason) = state(&watches);
-        assert_eq!(state, CheckState::Failing);
-        assert!(reason.contains("not served"), "{reason}");
-    }
-
-    #[tokio::test]
-    async fn managed_fields_never_reach_the_consumer() {
-        let (_, mut watch) = observed(WatchOptions::new("configmaps"));
-        let mut object = ConfigMap::default();
-        object.metadata.managed_fields =
-            Some(vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry::default()]);
-        let [Some(Event::Apply(object)), None] = watch.take(Ok(Event::Apply(object))) else {
-            panic!("one event")
-        };
-        assert!(object.metadata.managed_fields.unwrap_or_default().is_empty());
-    }
-
-    #[test]
-    fn retries_start_at_one_second_and_stay_below_a_minute() {
-        let delays: Vec<_> = Retry { next: FIRST_RETRY }.take(20).collect();
+    #[tokio::test(start_paused = true)]
+    async fn retries_start_at_one_second_stay_below_a_minute_and_calm_down() {
+        let mut retry = Retry::new();
+        let mut delays = Vec::new();
+        for _ in 0..20 {
+            // What kube does with every event.
+            retry.reset();
+            let delay = retry.next().unwrap();
+            delays.push(delay);
+            tokio::time::advance(delay).await;
+        }
         assert!(delays[0] >= Duration::from_secs(1) && delays[0] < Duration::from_millis(1200));
-        assert!(delays.iter().all(|delay| *delay <= Duration::from_mins(1)));
+        assert!(delays[19] >= LAST_RETRY && delays[19] <= Duration::from_mins(1));
+        tokio::time::advance(CALM * 2).await;
+        assert!(retry.next().unwrap() < Duration::from_millis(1200));
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::record::{self, Observation, Record};
-use super::{Holding, LeaseTiming};
+use super::{Holding, Leadership, LeaseTiming};
 use crate::apply::{is_conflict, is_forbidden, is_not_found};
 use crate::metrics::{Metrics, NameLabel};
 use crate::readiness::Readiness;
@@ -31,7 +31,43 @@ pub struct LeaseLost {
     reason: String,
 }
 
-/// One candidate for one Lease.
+/// Who wants to hold which Lease.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Name of this replica, different from that of every other one.
+    pub identity: String,
+    /// Timing; see [`LeaseTiming::validate`].
+    pub timing: LeaseTiming,
+}
+
+impl Candidate {
+    /// Enters the election: the first value takes part in it when it is [run](Election::run), the
+    /// second one says whether this replica leads. `leader_election_master_status{name}` and the
+    /// readiness check `lease` follow.
+    pub fn stand(self, client: Client, metrics: &Metrics, readiness: Readiness) -> (Election, Leadership) {
+        let Self { namespace, name, identity, timing } = self;
+        let (holding, receiver) = watch::channel(Holding::No);
+        let gauge = metrics.leader.get_or_create_owned(&NameLabel { name: name.clone() });
+        let election = Election {
+            api: Api::namespaced(client, &namespace),
+            label: format!("{namespace}/{name}"),
+            name,
+            identity,
+            timing,
+            holding,
+            readiness,
+            gauge,
+            complained: String::new(),
+        };
+        (election, Leadership::of(receiver))
+    }
+}
+
+/// A candidate's part in the election of one Lease.
 pub struct Election {
     api: Api<Lease>,
     name: String,
@@ -63,34 +99,6 @@ enum Renewal {
 }
 
 impl Election {
-    /// A candidate named `identity` for Lease `name` in `namespace`. The receiver follows what it
-    /// holds.
-    #[allow(clippy::too_many_arguments, reason = "called once, by the process")]
-    pub(crate) fn new(
-        client: Client,
-        namespace: &str,
-        name: String,
-        identity: String,
-        timing: LeaseTiming,
-        metrics: &Metrics,
-        readiness: Readiness,
-    ) -> (Self, watch::Receiver<Holding>) {
-        let (holding, receiver) = watch::channel(Holding::No);
-        let gauge = metrics.leader.get_or_create_owned(&NameLabel { name: name.clone() });
-        let election = Self {
-            api: Api::namespaced(client, namespace),
-            label: format!("{namespace}/{name}"),
-            name,
-            identity,
-            timing,
-            holding,
-            readiness,
-            gauge,
-            complained: String::new(),
-        };
-        (election, receiver)
-    }
-
     /// Takes part until `release` is cancelled, then gives the Lease up if it is held.
     ///
     /// # Errors

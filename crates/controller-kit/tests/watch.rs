@@ -1,0 +1,230 @@
+//! Watches against a scripted API server (runtime §2.7, packaging §7, §12).
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_in_result,
+    clippy::unwrap_used,
+    reason = "a test that stops here has failed"
+)]
+
+mod common;
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Answer, Call, client, count, failure};
+use controller_kit::metrics::{KindLabel, Metrics};
+use controller_kit::readiness::Readiness;
+use controller_kit::watch::{
+    Projection, StoreGauge, WatchOptions, Watches, guarded_watch_stream, reflect_guarded, watch_stream,
+};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::store;
+use kube::runtime::watcher::{Config, Event};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+fn watches() -> Watches {
+    Watches { metrics: Metrics::new("test"), readiness: Readiness::new() }
+}
+
+fn config_map(name: &str, version: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+           "metadata": {"name": name, "namespace": "team1", "resourceVersion": version, "uid": name, "generation": 3}})
+}
+
+fn list(items: &[Value]) -> Answer {
+    Answer::Json(
+        200,
+        json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "10"}, "items": items}),
+    )
+}
+
+fn is_watch(call: &Call) -> bool {
+    call.query.contains("watch=true")
+}
+
+/// Runtime §2.7: one undecodable object stops neither list nor watch; it is counted and reported.
+#[tokio::test(start_paused = true)]
+async fn one_undecodable_object_does_not_stop_the_others() {
+    let mut broken = config_map("broken", "2");
+    broken["data"] = json!("not a map");
+    let in_list = broken.clone();
+    let (client, calls) = client(move |call| {
+        if is_watch(call) {
+            let mut later = broken.clone();
+            later["metadata"]["name"] = "late".into();
+            later["metadata"]["resourceVersion"] = "11".into();
+            return Answer::Watch(vec![
+                json!({"type": "ADDED", "object": later}),
+                json!({"type": "ADDED", "object": config_map("c", "12")}),
+            ]);
+        }
+        list(&[config_map("a", "1"), in_list.clone(), config_map("b", "3")])
+    });
+    let watches = watches();
+    let bad = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&bad);
+    let (reader, writer) = store::<ConfigMap>();
+    let events = guarded_watch_stream::<ConfigMap>(
+        &watches,
+        &client,
+        Some("team1"),
+        Config::default(),
+        WatchOptions::new("configmaps"),
+        move |object| seen.lock().unwrap().push(object),
+    );
+    let mut events = reflect_guarded(events, writer, StoreGauge::new(&watches.metrics, "configmaps"));
+    assert!(!watches.readiness.is_ready());
+    while reader.len() < 3 {
+        timeout(Duration::from_secs(5), events.next()).await.expect("events go on");
+    }
+    assert!(watches.readiness.is_ready());
+    let bad = bad.lock().unwrap();
+    assert_eq!(bad[0].name, "broken");
+    assert_eq!(
+        (bad[0].namespace.as_str(), bad[0].uid.as_str(), bad[0].generation),
+        ("team1", "broken", Some(3))
+    );
+    assert!(bad[0].error.contains("map"), "{}", bad[0].error);
+    assert_eq!(bad[1].name, "late");
+    let kind = KindLabel { kind: "configmaps".to_owned() };
+    assert_eq!(watches.metrics.undecodable_objects.get_or_create(&kind).get(), 2);
+    assert_eq!(watches.metrics.store_objects.get_or_create(&kind).get(), 3);
+    assert!(count(&calls, |call| call.path == "/api/v1/namespaces/team1/configmaps") >= 2);
+}
+
+/// Packaging §7: first retry after about 1 s, later ones at most a minute apart; heals without restart.
+#[tokio::test(start_paused = true)]
+async fn a_refused_watch_is_retried_with_back_off_and_heals() {
+    let code = Arc::new(AtomicU16::new(403));
+    let script = Arc::clone(&code);
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&times);
+    let (client, _) = client(move |call| {
+        log.lock().unwrap().push(Instant::now());
+        match script.load(Ordering::Relaxed) {
+            200 if is_watch(call) => Answer::Silence,
+            200 => list(&[]),
+            code => failure(code, "Forbidden"),
+        }
+    });
+    let watches = watches();
+    let api = Api::<ConfigMap>::namespaced(client, "team1");
+    let mut events = watch_stream(&watches, api, Config::default(), WatchOptions::new("configmaps"));
+    let waited = timeout(Duration::from_secs(300), async {
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::InitDone) {
+                return;
+            }
+        }
+    });
+    waited.await.expect_err("nothing but refusals");
+    let report = watches.readiness.report();
+    assert_eq!(report.checks[0].name, "configmaps in team1");
+    assert!(
+        report.checks[0].reason.contains("not allowed to list configmaps in namespace team1"),
+        "{report:?}"
+    );
+    {
+        let times = times.lock().unwrap();
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps[0] >= Duration::from_secs(1) && gaps[0] < Duration::from_secs(2), "{gaps:?}");
+        assert!(gaps.iter().all(|gap| *gap <= Duration::from_secs(60)), "{gaps:?}");
+        assert!(gaps.len() < 20, "{} attempts in five minutes", gaps.len());
+    }
+    code.store(200, Ordering::Relaxed);
+    while !watches.readiness.is_ready() {
+        timeout(Duration::from_secs(60), events.next()).await.expect("it heals");
+    }
+}
+
+/// A CRD that is absent at start is waited for, without a crash loop (style part 3).
+#[tokio::test(start_paused = true)]
+async fn an_absent_kind_is_picked_up_when_it_appears() {
+    let code = Arc::new(AtomicU16::new(404));
+    let script = Arc::clone(&code);
+    let (client, _) = client(move |call| match script.load(Ordering::Relaxed) {
+        200 if is_watch(call) => Answer::Silence,
+        200 => list(&[config_map("a", "1")]),
+        code => failure(code, "NotFound"),
+    });
+    let watches = watches();
+    let api = Api::<PartialObjectMeta<ConfigMap>>::all(client);
+    let options = WatchOptions::new("sandboxes").optional_kind();
+    let mut events = watch_stream(&watches, api, Config::default(), options);
+    let mut projection = Projection::new();
+    let mut feed = async |projection: &mut Projection<String>, until: fn(&Projection<String>) -> bool| {
+        while !until(projection) {
+            let event =
+                timeout(Duration::from_secs(61), events.next()).await.expect("within a minute").unwrap();
+            projection.apply(event, |object| object.metadata.name);
+        }
+    };
+    feed(&mut projection, Projection::is_ready).await;
+    assert!(projection.is_empty());
+    assert!(watches.readiness.is_ready(), "absence of an optional kind is no reason to wait");
+    code.store(200, Ordering::Relaxed);
+    feed(&mut projection, |projection| projection.len() == 1).await;
+}
+
+/// A watch that expired (410) lists again and delivers what was missed as a difference.
+#[tokio::test(start_paused = true)]
+async fn an_expired_watch_lists_again() {
+    let lists = Arc::new(AtomicU16::new(0));
+    let script = Arc::clone(&lists);
+    let (client, _) = client(move |call| {
+        if !is_watch(call) {
+            return match script.fetch_add(1, Ordering::Relaxed) {
+                0 => list(&[config_map("a", "1"), config_map("b", "2")]),
+                _ => list(&[config_map("b", "2"), config_map("c", "11")]),
+            };
+        }
+        if script.load(Ordering::Relaxed) == 1 {
+            let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+                              "reason": "Expired", "message": "too old resource version"});
+            return Answer::Watch(vec![json!({"type": "ERROR", "object": gone})]);
+        }
+        Answer::Silence
+    });
+    let watches = watches();
+    let api = Api::<ConfigMap>::all(client);
+    let mut events = watch_stream(&watches, api, Config::default(), WatchOptions::new("configmaps"));
+    let mut projection = Projection::new();
+    let mut changes = Vec::new();
+    while lists.load(Ordering::Relaxed) < 2 || changes.len() < 4 {
+        let event = timeout(Duration::from_secs(30), events.next()).await.unwrap().unwrap();
+        let outcome = projection.apply(event, |object: ConfigMap| object.metadata.name);
+        changes.extend(
+            outcome.into_iter().map(|change| format!("{change:?}").split('(').next().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(changes, ["Added", "Added", "Added", "Removed"]);
+    assert!(watches.readiness.is_ready(), "an expired watch is everyday life");
+}
+
+/// A watch of one named object: the check and the message name it (resourceNames in RBAC).
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_one_object_names_it() {
+    let (client, _) = client(|_| failure(403, "Forbidden"));
+    let watches = watches();
+    let api = Api::<Secret>::namespaced(client, "kagenti-system");
+    let options = WatchOptions::new("secrets").check("serving-certificate");
+    let config = Config::default().fields("metadata.name=webhook-cert");
+    let mut events = watch_stream(&watches, api, config, options);
+    timeout(Duration::from_secs(5), async { while events.next().await.is_some() {} })
+        .await
+        .expect_err("refused");
+    let report = watches.readiness.report();
+    assert_eq!(report.checks[0].name, "serving-certificate in kagenti-system");
+    assert!(
+        report.checks[0].reason.contains("list secrets webhook-cert in namespace kagenti-system"),
+        "{report:?}"
+    );
+}
