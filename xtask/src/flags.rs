@@ -10,7 +10,7 @@ use controller_kit::cli;
 pub(crate) fn command(component: &str) -> Result<Command> {
     Ok(match component {
         "runtime-ctl" => {
-            cli::command::<runtime_ctl::settings::Cli>(&runtime_ctl::settings::COMPONENT, &|_| None)
+            cli::command::<runtime_ctl::process::Cli>(&runtime_ctl::settings::COMPONENT, &|_| None)
         }
         "authbridge-webhook" => cli::command::<authbridge_webhook::settings::Cli>(
             &authbridge_webhook::settings::COMPONENT,
