@@ -1,13 +1,38 @@
 //! The CustomResourceDefinitions of group `agent.kagenti.dev`, generated from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use crate::{AgentCardDefinition, AgentRuntime, AuthorizationPolicy};
 
 /// All definitions, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![without_required_spec(AgentCardDefinition::crd()), AgentRuntime::crd(), AuthorizationPolicy::crd()]
+    let mut all =
+        vec![without_required_spec(AgentCardDefinition::crd()), AgentRuntime::crd(), AuthorizationPolicy::crd()];
+    for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+            null_means_unset(schema);
+        }
+    }
+    all
+}
+
+/// `null` means unset (runtime §2.2). The API server drops a null where nothing says `nullable`; where something does
+/// it keeps the null, and refuses it for an enum even when the enum lists null.
+fn null_means_unset(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(null_means_unset);
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        null_means_unset(values);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        null_means_unset(items);
+    }
 }
 
 /// An AgentCard requires nothing at its top level (card §2), so that old objects stay readable and deletable.
@@ -36,6 +61,14 @@ mod tests {
             assert_eq!(conditions.x_kubernetes_list_type.as_deref(), Some("map"), "{:?}", crd.metadata.name);
             assert_eq!(conditions.x_kubernetes_list_map_keys, Some(vec!["type".to_owned()]));
         }
+    }
+
+    /// runtime §2.2: absent or null means unset.
+    #[test]
+    fn nothing_is_nullable_and_no_enum_lists_null() {
+        let text = serde_json::to_string(&all()).unwrap();
+        assert!(!text.contains(r#""nullable":true"#));
+        assert!(!text.contains(",null]"));
     }
 
     #[test]
