@@ -22,22 +22,18 @@ impl Binaries {
         self.0
             .get(name)
             .map(PathBuf::as_path)
-            .with_context(|| format!("package {name} builds no program {name}; built were: {}", known()))
+            .with_context(|| format!("no program {name} was built, only: {}", known()))
     }
 }
 
-/// What this process has built already: cargo is asked once per package and profile.
+/// What this process has built already: cargo is asked once per program and profile.
 static BUILT: Mutex<BTreeMap<(Profile, String), PathBuf>> = Mutex::new(BTreeMap::new());
 
-/// Builds the programs of workspace packages of these names, when they are missing or stale, and says where
-/// they are. Blocks while cargo works; progress is shown on standard error.
-pub fn build(packages: &[&str], profile: Profile) -> Result<Binaries> {
+/// Builds programs of the workspace, when they are missing or stale, and says where they are. Blocks while cargo works; progress is shown on standard error.
+pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    let missing: BTreeSet<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !built.contains_key(&(profile, (*package).to_owned())))
-        .collect();
+    let missing: BTreeSet<&str> =
+        programs.iter().copied().filter(|name| !built.contains_key(&(profile, (*name).to_owned()))).collect();
     let dir = output_dir(profile);
     let mut stale = BTreeSet::new();
     for name in missing {
@@ -59,15 +55,18 @@ pub fn build(packages: &[&str], profile: Profile) -> Result<Binaries> {
     Ok(Binaries(known.map(|((_, name), path)| (name.clone(), path.clone())).collect()))
 }
 
-fn cargo_build(packages: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<String, PathBuf>> {
+fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args(["build", "--quiet", "--bins", "--message-format=json-render-diagnostics"]);
+    command.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
     command.args(["--profile", &cargo_profile(profile)]);
-    for package in packages {
-        command.args(["--package", package]);
+    // With the whole workspace chosen, shared dependencies get the same features as in `cargo test
+    // --workspace` and `cargo demo`; with single packages half of them would be compiled again.
+    command.arg("--workspace");
+    for name in programs {
+        command.args(["--bin", name]);
     }
-    let names: Vec<&str> = packages.iter().copied().collect();
+    let names: Vec<&str> = programs.iter().copied().collect();
     let title = format!("building {}", names.join(", "));
     let slow = SlowTask::start(title.clone());
     let output = command

@@ -2,9 +2,11 @@
 
 use api_types::names::{condition, label, reason};
 use api_types::{AgentRuntime, Phase};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
+use std::collections::BTreeMap;
 
 /// Container that the webhook adds.
 const SIDECAR: &str = "authbridge-proxy";
@@ -13,6 +15,7 @@ const SIDECAR: &str = "authbridge-proxy";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) runtime: Option<AgentRuntime>,
+    pub(crate) deployment: Option<Deployment>,
     /// Pods of the workload that are not being deleted.
     pub(crate) pods: Vec<Pod>,
     /// ReplicaSets of the workload.
@@ -60,6 +63,27 @@ impl Snapshot {
             checks.push(check("it says that this cluster has no identity provider, and works without", told));
         }
         checks
+    }
+
+    /// Labels and annotations of the workload's pod template.
+    pub(crate) fn template_keys(&self) -> BTreeMap<String, String> {
+        let template = self
+            .deployment
+            .as_ref()
+            .and_then(|deployment| deployment.spec.as_ref())
+            .map(|spec| &spec.template);
+        let metadata = template.and_then(|template| template.metadata.as_ref());
+        let maps = metadata.map(|metadata| [&metadata.labels, &metadata.annotations]);
+        let keys = maps.into_iter().flatten().flatten().flatten();
+        keys.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Containers that the user wrote.
+    pub(crate) fn written_containers(&self) -> Vec<String> {
+        let spec =
+            self.deployment.as_ref().and_then(|deployment| deployment.spec.as_ref()?.template.spec.as_ref());
+        spec.map(|spec| spec.containers.iter().map(|container| container.name.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// The AgentRuntime's conditions.
@@ -110,7 +134,7 @@ mod tests {
             ]},
         }))
         .expect("a Pod");
-        Snapshot { runtime: Some(runtime), pods: vec![pod], replica_sets: 2 }
+        Snapshot { runtime: Some(runtime), deployment: None, pods: vec![pod], replica_sets: 2 }
     }
 
     fn failing(snapshot: &Snapshot) -> usize {

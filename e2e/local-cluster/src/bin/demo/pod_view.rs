@@ -55,6 +55,12 @@ impl PodView {
         }
     }
 
+    /// Containers beside those that the user wrote; none when those are not known.
+    pub(crate) fn injected(&self, written: &[String]) -> Vec<String> {
+        let added = self.containers.iter().chain(&self.init).filter(|name| !written.contains(name));
+        if written.is_empty() { Vec::new() } else { added.cloned().collect() }
+    }
+
     /// Rows of a table: what, before, after.
     pub(crate) fn compare(before: &Self, after: &Self) -> Vec<[String; 3]> {
         let list = |items: &[String]| if items.is_empty() { "-".to_owned() } else { items.join("\n") };
@@ -92,6 +98,8 @@ mod tests {
         let view = PodView::new(&pod);
         assert_eq!(view.containers, ["agent", "proxy"]);
         assert_eq!((view.init.len(), view.volumes.len()), (1, 1));
+        assert_eq!(view.injected(&["agent".to_owned()]), ["proxy", "init"]);
+        assert!(view.injected(&[]).is_empty());
         let rows = PodView::compare(&PodView::default(), &view);
         assert_eq!(rows[1], ["containers", "-", "agent\nproxy"]);
         assert_eq!(rows[4][2], "kagenti.io/type=agent");

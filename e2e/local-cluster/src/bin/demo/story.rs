@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use api_types::AgentRuntime;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt as _};
@@ -21,12 +22,14 @@ use super::screen::Screen;
 const NAMESPACE: &str = "default";
 /// Label of its Pods.
 const SELECTOR: &str = "app.kubernetes.io/name=weather-agent";
+/// Name of its Deployment.
+const WORKLOAD: &str = "weather-agent";
 /// Name of its AgentRuntime.
 const RUNTIME: &str = "weather-agent-runtime";
 /// How long Kubernetes may take to run the plain Pod, and the suite to take care of it.
 const LIMIT: Duration = Duration::from_mins(1);
 /// How often the view is refreshed.
-const REFRESH: Duration = Duration::from_millis(100);
+const REFRESH: Duration = Duration::from_millis(50);
 
 /// The view of one run.
 pub(crate) struct Story<'a> {
@@ -35,10 +38,22 @@ pub(crate) struct Story<'a> {
     client: Client,
     bare: bool,
     audit: Option<(Audit, Mark)>,
-    started: Instant,
+    started: Timestamp,
+    template: BTreeMap<String, String>,
     pods: BTreeMap<String, String>,
     conditions: BTreeMap<String, String>,
     phase: Option<String>,
+}
+
+/// Who, how it looks, what.
+type Observed = (&'static str, Tone, String);
+
+/// A line of the story.
+struct Line {
+    at: Timestamp,
+    actor: String,
+    tone: Tone,
+    text: String,
 }
 
 impl<'a> Story<'a> {
@@ -52,7 +67,8 @@ impl<'a> Story<'a> {
             client: cluster.client().await?,
             bare,
             audit,
-            started: Instant::now(),
+            started: Timestamp::now(),
+            template: BTreeMap::new(),
             pods: BTreeMap::new(),
             conditions: BTreeMap::new(),
             phase: None,
@@ -62,7 +78,7 @@ impl<'a> Story<'a> {
     /// Applies the documents, shows what happens and returns the checks.
     pub(crate) async fn tell(&mut self, yaml: &str, applied: &mut Vec<DynamicObject>) -> Result<Vec<Check>> {
         self.screen.heading("What happens");
-        self.started = Instant::now();
+        self.started = Timestamp::now();
         // The documents are applied as they are. The pause before the AgentRuntime is only there so that the
         // Pod can be seen as it was without the suite.
         let (plain, enrolment) =
@@ -89,7 +105,8 @@ impl<'a> Story<'a> {
             object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default()
         };
         let names: Vec<String> = objects.iter().map(|o| format!("{} {}", kind(o), o.name_any())).collect();
-        self.event("you", Tone::Strong, &format!("applied {}", names.join(", ")));
+        let text = format!("applied {}", names.join(", "));
+        self.show(&Line { at: Timestamp::now(), actor: "you".to_owned(), tone: Tone::Strong, text });
         applied.extend(objects);
         Ok(())
     }
@@ -101,11 +118,7 @@ impl<'a> Story<'a> {
         loop {
             let snapshot = self.look().await?;
             let lines = self.changes(&snapshot)?;
-            let print = || {
-                for (actor, tone, text) in &lines {
-                    self.event(actor, *tone, text);
-                }
-            };
+            let print = || lines.iter().for_each(|line| self.show(line));
             match &task {
                 Some(task) => task.beside(print),
                 None => print(),
@@ -127,31 +140,72 @@ impl<'a> Story<'a> {
         let of_agent = ListParams::default().labels(SELECTOR);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), NAMESPACE);
         let runtimes: Api<AgentRuntime> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let (pods, sets, runtime) =
-            tokio::try_join!(pods.list(&of_agent), sets.list(&of_agent), runtimes.get_opt(RUNTIME))
-                .context("looking at namespace default")?;
+        let (pods, sets, deployment, runtime) = tokio::try_join!(
+            pods.list(&of_agent),
+            sets.list(&of_agent),
+            deployments.get_opt(WORKLOAD),
+            runtimes.get_opt(RUNTIME)
+        )
+        .context("looking at namespace default")?;
         let pods = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
-        Ok(Snapshot { runtime, pods, replica_sets: sets.items.len() })
+        Ok(Snapshot { runtime, deployment, pods, replica_sets: sets.items.len() })
     }
 
-    /// What is new since the last look, in words.
-    fn changes(&mut self, snapshot: &Snapshot) -> Result<Vec<(String, Tone, String)>> {
+    /// What is new since the last look, in words and in the order in which it happened.
+    fn changes(&mut self, snapshot: &Snapshot) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         if let Some((audit, mark)) = &mut self.audit {
             let requests = audit.read(mark)?;
-            lines.extend(
-                requests
-                    .iter()
-                    .filter(|request| tells(request))
-                    .map(|request| (request.short_user().to_owned(), Tone::Good, describe(request))),
-            );
+            lines.extend(requests.iter().filter(|request| tells(request)).map(|request| Line {
+                at: request.time.parse().unwrap_or_else(|_| Timestamp::now()),
+                actor: request.short_user().to_owned(),
+                tone: Tone::Good,
+                text: describe(request),
+            }));
         }
+        lines.sort_by_key(|line| line.at);
+        let mut observed = Vec::new();
+        self.template_changes(snapshot, &mut observed);
+        self.pod_changes(snapshot, &mut observed);
+        self.runtime_changes(snapshot, &mut observed);
+        let at = Timestamp::now();
+        lines.extend(observed.into_iter().map(|(actor, tone, text)| Line {
+            at,
+            actor: actor.to_owned(),
+            tone,
+            text,
+        }));
+        Ok(lines)
+    }
+
+    /// What enrolment put on the pod template; the first look only learns what the user wrote.
+    fn template_changes(&mut self, snapshot: &Snapshot, lines: &mut Vec<Observed>) {
+        let template = snapshot.template_keys();
+        let known = std::mem::replace(&mut self.template, template);
+        let new: Vec<String> = self
+            .template
+            .iter()
+            .filter(|(key, value)| known.get(*key) != Some(*value))
+            .map(|(key, value)| format!("{key}={}", value.get(..12).unwrap_or(value)))
+            .collect();
+        if !known.is_empty() && !new.is_empty() {
+            lines.push(("Deployment", Tone::Plain, format!("pod template: {}", new.join(", "))));
+        }
+    }
+
+    fn pod_changes(&mut self, snapshot: &Snapshot, lines: &mut Vec<Observed>) {
         for pod in &snapshot.pods {
             let view = PodView::new(pod);
+            let injected = view.injected(&snapshot.written_containers());
+            if !injected.is_empty() && !self.pods.contains_key(&view.name) {
+                let text = format!("put {} into Pod {}", injected.join(", "), view.name);
+                lines.push(("authbridge-webhook", Tone::Good, text));
+            }
             let text = format!("{}: {}", view.phase, view.containers.join(", "));
             if self.pods.insert(view.name.clone(), text.clone()).as_ref() != Some(&text) {
-                lines.push(("Kubernetes".to_owned(), Tone::Plain, format!("Pod {} {text}", view.name)));
+                lines.push(("Kubernetes", Tone::Plain, format!("Pod {} {text}", view.name)));
             }
         }
         let gone: Vec<String> = self
@@ -162,25 +216,23 @@ impl<'a> Story<'a> {
             .collect();
         for name in gone {
             self.pods.remove(&name);
-            lines.push(("Kubernetes".to_owned(), Tone::Plain, format!("Pod {name} ends")));
+            lines.push(("Kubernetes", Tone::Plain, format!("Pod {name} ends")));
         }
+    }
+
+    fn runtime_changes(&mut self, snapshot: &Snapshot, lines: &mut Vec<Observed>) {
         for condition in snapshot.conditions() {
             let text = format!("{}={} ({})", condition.type_, condition.status, condition.reason);
             if self.conditions.insert(condition.type_.clone(), text.clone()).as_ref() != Some(&text) {
-                lines.push(("AgentRuntime".to_owned(), Tone::Faint, text));
+                lines.push(("AgentRuntime", Tone::Faint, text));
             }
         }
         let status = snapshot.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
         let phase = status.and_then(|status| status.phase.as_ref()).map(|phase| format!("{phase:?}"));
         if phase.is_some() && phase != self.phase {
             self.phase.clone_from(&phase);
-            lines.push((
-                "AgentRuntime".to_owned(),
-                Tone::Strong,
-                format!("phase {}", phase.unwrap_or_default()),
-            ));
+            lines.push(("AgentRuntime", Tone::Strong, format!("phase {}", phase.unwrap_or_default())));
         }
-        Ok(lines)
     }
 
     /// The result: Pod before and after, conditions, checks.
@@ -202,8 +254,9 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn event(&self, actor: &str, tone: Tone, text: &str) {
-        self.screen.event(self.started.elapsed(), actor, tone, text);
+    fn show(&self, line: &Line) {
+        let since = Duration::try_from(line.at.duration_since(self.started)).unwrap_or_default();
+        self.screen.event(since, &line.actor, line.tone, &line.text);
     }
 }
 
