@@ -200,6 +200,8 @@ pub fn command<C: clap::CommandFactory>(
         .bin_name(component.name)
         .about(component.about)
         .version(version::text())
+        // A chart's extraArgs come after the generated ones and win (packaging §3.2).
+        .args_override_self(true)
         .mut_args(|arg| {
             let Some(flag) = arg.get_long().map(str::to_owned) else { return arg };
             if arg.get_env().is_some() || flag == "help" || flag == "version" {

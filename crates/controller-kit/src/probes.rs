@@ -105,7 +105,7 @@ async fn set_log_level(
     }
     match probes.log_level.set(body.trim()) {
         Ok(()) => {
-            tracing::info!(level = body.trim(), "log level changed");
+            tracing::info!(filter = body.trim(), "log level changed");
             (StatusCode::OK, format!("{}\n", body.trim()))
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),

@@ -87,7 +87,13 @@ struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Fields<'_> {
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().trim_start_matches("r#").to_owned(), value.into());
+        let name = field.name().trim_start_matches("r#");
+        // A field must not hide what the line itself says.
+        let name = match name {
+            "timestamp" | "level" | "target" => format!("field.{name}"),
+            name => name.to_owned(),
+        };
+        self.0.insert(name, value.into());
     }
 }
 
@@ -179,7 +185,7 @@ mod tests {
             let inner = tracing::info_span!("patch", attempt = 2, late = tracing::field::Empty);
             let _inner = inner.enter();
             inner.record("late", true);
-            tracing::warn!(count = 3, "hello {}", "world");
+            tracing::warn!(count = 3, level = "x", "hello {}", "world");
         });
         let line = &lines[0];
         assert_eq!(line["level"], "WARN");
@@ -189,6 +195,7 @@ mod tests {
         assert_eq!(line["attempt"], 2, "the inner span wins");
         assert_eq!(line["late"], true);
         assert_eq!(line["count"], 3);
+        assert_eq!(line["field.level"], "x");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 

@@ -1,0 +1,83 @@
+//! The process under test: the kit and one task.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use controller_kit::cli::{self, CommonArgs, Component};
+use controller_kit::process::Process;
+use controller_kit::version;
+
+pub(crate) const COMPONENT: Component = Component { name: "test-ctl", about: "Does nothing, well" };
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Mode {
+    /// Waits for its end.
+    Idle,
+    /// Takes a second to end.
+    Slow,
+    /// Never ends by itself.
+    Stuck,
+    /// Panics.
+    Panic,
+}
+
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// What the one task does.
+    #[arg(long, value_enum, default_value = "idle")]
+    mode: Mode,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Prints the version.
+    Version,
+    /// Prints the settings.
+    Show,
+}
+
+#[tokio::main]
+pub(crate) async fn main() -> ExitCode {
+    let cli: Cli = cli::parse(&COMPONENT);
+    match cli.command {
+        Some(Command::Version) => {
+            println!("{}", version::line(&COMPONENT));
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Show) => {
+            println!("{:?} {:?}", cli.common, cli.mode);
+            return ExitCode::SUCCESS;
+        }
+        None => {}
+    }
+    let process = match Process::start(&COMPONENT, &cli.common).await {
+        Ok(process) => process,
+        Err(error) => return error.report(&COMPONENT),
+    };
+    let (stop, leadership) = (process.stop(), process.leadership());
+    let mode = cli.mode;
+    process.spawn("work", async move {
+        let led = stop.run_until_cancelled(leadership.wait_until_leader()).await.is_some();
+        if led {
+            let _span = tracing::info_span!("work").entered();
+            tracing::info!("leading");
+        }
+        match mode {
+            Mode::Idle => stop.cancelled().await,
+            Mode::Slow => {
+                stop.cancelled().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                tracing::info!("work finished");
+            }
+            Mode::Stuck => std::future::pending().await,
+            Mode::Panic => panic!("made to"),
+        }
+        Ok(())
+    });
+    process.run().await
+}
