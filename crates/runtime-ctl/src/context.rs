@@ -108,7 +108,7 @@ impl Context {
         operator_namespace: &str,
         scope: Scope,
         metrics: &Metrics,
-        events: EventRecorder,
+        events: &EventRecorder,
         leadership: Leadership,
         clock: fn() -> Timestamp,
     ) -> Self {

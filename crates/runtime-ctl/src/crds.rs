@@ -111,7 +111,7 @@ pub fn definitions(groups: &[Group]) -> Vec<CustomResourceDefinition> {
 /// The definitions as one YAML text.
 pub fn print(groups: &[Group]) -> String {
     let documents = definitions(groups).into_iter().filter_map(|crd| serde_json::to_value(crd).ok());
-    documents.map(|document| format!("---\n{}", to_yaml(&document))).collect()
+    documents.fold(String::new(), |text, document| text + "---\n" + &to_yaml(&document))
 }
 
 /// Applies the definitions, all checked before the first is written, and waits until they are served.

@@ -109,10 +109,12 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
     finish(ctx, &runtime, &report, &[], applied.hash_written).await?;
     if let Some(now) =
         ctx.index.runtimes.get(&RuntimeKey::of(&runtime)).and_then(|runtime| runtime.status.clone())
+        && !warnings.is_empty()
+        && turned(old.as_ref(), &now, condition::CONFIG_RESOLVED)
     {
-        if !warnings.is_empty() && turned(old.as_ref(), &now, condition::CONFIG_RESOLVED) {
-            announce::config_warnings(ctx, &runtime, warnings.iter().map(|warning| warning.text.as_str()));
-            warnings.iter().for_each(|warning| ctx.metrics.config_warning(warning.reason));
+        announce::config_warnings(ctx, &runtime, warnings.iter().map(|warning| warning.text.as_str()));
+        for warning in &warnings {
+            ctx.metrics.config_warning(warning.reason);
         }
     }
     Ok(next)
@@ -212,10 +214,11 @@ async fn apply_to(
             Err(PinnedType(message)) => return Err(refuse(message)),
         };
         // A conflict does not cost a second token.
-        if plan.limited && attempt == 0 {
-            if let Turn::Wait(delay) = ctx.limiter.try_acquire(&workload.key) {
-                return done(workload, false, Some(delay), false);
-            }
+        if plan.limited
+            && attempt == 0
+            && let Turn::Wait(delay) = ctx.limiter.try_acquire(&workload.key)
+        {
+            return done(workload, false, Some(delay), false);
         }
         let mut patch = plan.patch;
         let restarting = sandbox::add_restart(ctx, &workload, &mut patch).await?;

@@ -136,10 +136,10 @@ fn unreadable(namespace: &str) -> Verdict {
 }
 
 async fn label_namespace(ctx: &Context, namespace: &str) -> Result<Verdict, Error> {
-    if let Some((until, verdict)) = ctx.mesh.refused.get(&namespace.to_owned()) {
-        if Instant::now() < until {
-            return Ok(verdict);
-        }
+    if let Some((until, verdict)) = ctx.mesh.refused.get(&namespace.to_owned())
+        && Instant::now() < until
+    {
+        return Ok(verdict);
     }
     ctx.may_write()?;
     let labels: BTreeMap<_, _> = LABELS.into_iter().collect();

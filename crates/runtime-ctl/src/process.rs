@@ -96,7 +96,7 @@ async fn serve(cli: &Cli) -> ExitCode {
         process.operator_namespace(),
         process.scope().clone(),
         process.metrics(),
-        process.events(),
+        &process.events(),
         process.leadership(),
         Timestamp::now,
     ));

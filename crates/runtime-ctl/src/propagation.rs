@@ -56,10 +56,10 @@ pub async fn follow(ctx: &Context, key: &WorkloadKey) -> Result<Next, Error> {
         ctx.limiter.forget(key);
         return Ok(None);
     }
-    if patch.changes_template() {
-        if let Turn::Wait(delay) = ctx.limiter.try_acquire(key) {
-            return Ok(Some(delay));
-        }
+    if patch.changes_template()
+        && let Turn::Wait(delay) = ctx.limiter.try_acquire(key)
+    {
+        return Ok(Some(delay));
     }
     ctx.may_write()?;
     match write::patch_workload(ctx, key, &patch.document(&workload)).await {

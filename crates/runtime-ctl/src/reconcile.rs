@@ -186,7 +186,7 @@ async fn release_former_targets(
         }
         match cleanup::release(ctx, &mine, &workload).await? {
             cleanup::Released::Done => {
-                announce::unenrolled(ctx, runtime, &workload, &withdraw::plan(&workload))
+                announce::unenrolled(ctx, runtime, &workload, &withdraw::plan(&workload));
             }
             cleanup::Released::HandedOver | cleanup::Released::Gone => {}
             // A Sandbox must not be left between the phases: the switch waits for it.
@@ -221,9 +221,10 @@ pub async fn finish(
     if status::turned(before.as_ref(), &next, condition::READY) {
         let truth = ready.map(|verdict| verdict.truth);
         let text = ready.map_or("", |verdict| verdict.message.as_str());
-        match truth {
-            Some(Truth::False) => tracing::warn!(runtime = %RuntimeKey::of(runtime), "{text}"),
-            _ => tracing::info!(runtime = %RuntimeKey::of(runtime), "{text}"),
+        if let Some(Truth::False) = truth {
+            tracing::warn!(runtime = %RuntimeKey::of(runtime), "{text}");
+        } else {
+            tracing::info!(runtime = %RuntimeKey::of(runtime), "{text}");
         }
     }
     announce::transitions(ctx, runtime, before.as_ref(), &next, report, hash_written);

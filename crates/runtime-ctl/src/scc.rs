@@ -86,10 +86,10 @@ pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Result<(), String>
 
 async fn is_openshift(ctx: &Context) -> bool {
     let known = *ctx.scc.role.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((at, present)) = known {
-        if at.elapsed() < ROLE_KNOWN_FOR {
-            return present;
-        }
+    if let Some((at, present)) = known
+        && at.elapsed() < ROLE_KNOWN_FOR
+    {
+        return present;
     }
     // One read in five minutes whatever the number of AgentRuntimes: ClusterRoles are not watched.
     let present = match Api::<ClusterRole>::all(ctx.client.clone()).get_metadata_opt(CLUSTER_ROLE).await {

@@ -22,10 +22,10 @@ mod tests {
 
     #[rstest]
     #[case(None, Some(&[][..]))]
-    #[case(Some(""), Some(&[]))]
-    #[case(Some("null"), Some(&[]))]
-    #[case(Some("[]"), Some(&[]))]
-    #[case(Some(r#"["b","a","b"]"#), Some(&["b", "a", "b"]))]
+    #[case(Some(""), Some(&[][..]))]
+    #[case(Some("null"), Some(&[][..]))]
+    #[case(Some("[]"), Some(&[][..]))]
+    #[case(Some(r#"["b","a","b"]"#), Some(&["b", "a", "b"][..]))]
     #[case(Some("not-json"), None)]
     #[case(Some(r#"{"a":1}"#), None)]
     #[case(Some(r#"["a",1]"#), None)]
@@ -33,7 +33,7 @@ mod tests {
         match (parse(text), want) {
             (Ok(got), Some(want)) => assert_eq!(got, want),
             (Err(message), None) => {
-                assert!(message.starts_with("Failed to parse kagenti.io/skills annotation: "))
+                assert!(message.starts_with("Failed to parse kagenti.io/skills annotation: "));
             }
             (got, want) => panic!("{got:?} instead of {want:?}"),
         }

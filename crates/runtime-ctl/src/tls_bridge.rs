@@ -163,10 +163,10 @@ async fn issue(
         }
     }
     ctx.may_write()?;
-    if ctx.settings.tls_bridge_issuer.is_none() {
-        if let Err(error) = ensure_issuer(ctx, namespace).await {
-            return Ok(Err(failed(name, &error)));
-        }
+    if ctx.settings.tls_bridge_issuer.is_none()
+        && let Err(error) = ensure_issuer(ctx, namespace).await
+    {
+        return Ok(Err(failed(name, &error)));
     }
     let api = certificates(ctx, namespace);
     let manager = FieldManager::new(manager::RUNTIME_CTL);
@@ -308,14 +308,14 @@ async fn drop_secret(ctx: &Context, workload: &Workload) {
     }
     ctx.orphaned_secrets.remove(&workload.key);
     let api = Api::<Secret>::namespaced(ctx.client.clone(), &workload.key.namespace);
-    if let Err(error) = api.delete(&name, &DeleteParams::default()).await {
-        if code_of(&error) != 404 {
-            tracing::info!(
-                namespace = workload.key.namespace,
-                "Secret {name} of the former TLS-bridge CA stays: {}",
-                message_of(&error)
-            );
-        }
+    if let Err(error) = api.delete(&name, &DeleteParams::default()).await
+        && code_of(&error) != 404
+    {
+        tracing::info!(
+            namespace = workload.key.namespace,
+            "Secret {name} of the former TLS-bridge CA stays: {}",
+            message_of(&error)
+        );
     }
 }
 
@@ -325,7 +325,7 @@ mod tests {
     use crate::index::CertificateView;
     use rstest::rstest;
 
-    fn certificate(status: Value) -> Certificate {
+    fn certificate(status: &Value) -> Certificate {
         let view: CertificateView = serde_json::from_value(json!({
             "metadata": {"namespace": "ns", "name": "w-tls-bridge-ca", "uid": "u", "ownerReferences": [
                 {"apiVersion": "agent.kagenti.dev/v1alpha1", "kind": "AgentRuntime", "name": "rt", "uid": "r",
@@ -343,7 +343,7 @@ mod tests {
     #[case(json!({"conditions": [{"type": "Issuing", "status": "False", "reason": "Failed", "message": "no"}]}),
         reason::ISSUE_FAILED, false)]
     fn states(#[case] status: Value, #[case] reason: &str, #[case] hash: bool) {
-        let bridge = observe(&certificate(status));
+        let bridge = observe(&certificate(&status));
         assert_eq!(bridge.verdict.unwrap().reason, reason);
         assert_eq!(bridge.ca_hash.is_some(), hash);
     }
@@ -353,7 +353,7 @@ mod tests {
     fn the_hash_follows_the_revision() {
         let of = |revision: i64| {
             observe(&certificate(
-                json!({"revision": revision, "conditions": [{"type": "Ready", "status": "True"}]}),
+                &json!({"revision": revision, "conditions": [{"type": "Ready", "status": "True"}]}),
             ))
             .ca_hash
         };

@@ -269,10 +269,9 @@ fn workload_applied(ctx: &Context, workload: Workload) {
     let new = workload.clone();
     let Ok(before) = ctx.index.workloads.upsert(workload) else { return };
     let delay = match before.as_deref() {
-        None => NOW,
         Some(before) if before.same_but_for_version(&new) => return,
         Some(before) if before.differs_only_in_status(&new) => CALM,
-        Some(_) => NOW,
+        None | Some(_) => NOW,
     };
     wake_enrollers(ctx, &new, delay);
     if let Some(before) = before.filter(|before| before.enrolled_by != new.enrolled_by) {

@@ -62,12 +62,9 @@ async fn once(ctx: &Context, key: &Key) -> Option<Duration> {
         next = reconcile::pass(ctx, key).await?;
         Ok(next.map_or_else(Action::await_change, Action::requeue))
     };
-    let failure = match guarded(&ctx.metrics.reconciles, pass).await {
-        Ok(_) => {
-            ctx.succeeded(key);
-            return next;
-        }
-        Err(failure) => failure,
+    let Err(failure) = guarded(&ctx.metrics.reconciles, pass).await else {
+        ctx.succeeded(key);
+        return next;
     };
     let delay = match &failure {
         Failure::Error(Error::NotLeader) => FOLLOWER,

@@ -161,12 +161,11 @@ fn store_workload(ctx: &Context, kind: WorkloadKind, view: WorkloadView) -> Opti
 /// What the API server says.
 pub async fn read_workload(ctx: &Context, key: &WorkloadKey) -> kube::Result<Option<Arc<Workload>>> {
     let Some(api) = workloads(ctx, key.kind, &key.namespace) else { return Ok(None) };
-    match api.get_opt(&key.name).await? {
-        Some(view) => Ok(store_workload(ctx, key.kind, view)),
-        None => {
-            ctx.index.workloads.remove(key);
-            Ok(None)
-        }
+    if let Some(view) = api.get_opt(&key.name).await? {
+        Ok(store_workload(ctx, key.kind, view))
+    } else {
+        ctx.index.workloads.remove(key);
+        Ok(None)
     }
 }
 

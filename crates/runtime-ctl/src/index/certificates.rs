@@ -155,12 +155,10 @@ impl Certificates {
         let key = (certificate.namespace.clone(), certificate.name.clone());
         let owner = certificate.owner();
         match inner.get(&key) {
-            Some(old) if is_older(&certificate.resource_version, &old.resource_version) => return Vec::new(),
+            Some(old) if is_older(&certificate.resource_version, &old.resource_version) => Vec::new(),
             Some(old) => {
-                let mut wake = vec![owner];
-                if old.owner() != wake[0] {
-                    wake.push(old.owner());
-                }
+                let former = Some(old.owner()).filter(|former| *former != owner);
+                let wake = former.into_iter().chain([owner]).collect();
                 inner.insert(key, Arc::new(certificate));
                 wake
             }

@@ -10,6 +10,7 @@ use api_types::{
     gates::FeatureGates,
     names::{configmap, label},
     platform::PlatformConfig,
+    yaml::Parsed,
 };
 
 use super::namespace_config::{Inputs, NamespaceConfig};
@@ -324,7 +325,7 @@ impl Inner {
         self.cluster_warnings.clear();
         match self
             .effective_gates()
-            .map_or_else(|| Ok(Default::default()), |data| FeatureGates::from_data(&data))
+            .map_or_else(|| Ok(Parsed::default()), |data| FeatureGates::from_data(&data))
         {
             Ok(parsed) => {
                 report_ignored(configmap::FEATURE_GATES, &parsed.ignored);
@@ -333,7 +334,7 @@ impl Inner {
             Err(error) => self.warn(configmap::FEATURE_GATES, configmap::GATES_KEY, &error),
         }
         let text = self.platform.as_ref().and_then(|data| data.get(configmap::CONFIG_KEY));
-        match text.map_or_else(|| Ok(Default::default()), |text| PlatformConfig::parse(text)) {
+        match text.map_or_else(|| Ok(Parsed::default()), |text| PlatformConfig::parse(text)) {
             Ok(parsed) => {
                 report_ignored(configmap::PLATFORM, &parsed.ignored);
                 self.parsed_platform = Arc::new(parsed.value);

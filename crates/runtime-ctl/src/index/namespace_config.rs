@@ -78,7 +78,10 @@ impl NamespaceConfig {
             authproxy_routes: raw.routes.as_deref(),
             envoy: raw.envoy.as_deref(),
         });
-        warnings.extend(result.warnings);
+        // A document that does not parse is named once, by whoever knows what it means.
+        let subject = |warning: &String| warning.split(": ").next().map(str::to_owned);
+        let known: Vec<_> = warnings.iter().map(subject).collect();
+        warnings.extend(result.warnings.into_iter().filter(|warning| !known.contains(&subject(warning))));
         let runtime = match raw.runtime.as_ref().and_then(|data| data.get(configmap::CONFIG_KEY)) {
             None => RuntimeText::Absent,
             Some(text) => match RuntimeConfig::parse(text) {

@@ -69,9 +69,9 @@ pub struct Runtimes {
 
 #[derive(Debug, Default)]
 struct Inner {
-    by_key: HashMap<RuntimeKey, Arc<AgentRuntime>>,
-    by_target: HashMap<Target, BTreeSet<String>>,
-    by_namespace: HashMap<String, BTreeSet<String>>,
+    objects: HashMap<RuntimeKey, Arc<AgentRuntime>>,
+    targets: HashMap<Target, BTreeSet<String>>,
+    namespaces: HashMap<String, BTreeSet<String>>,
 }
 
 impl Runtimes {
@@ -88,16 +88,16 @@ impl Runtimes {
         let runtime = compact(runtime);
         let key = RuntimeKey::of(&runtime);
         let mut inner = self.write();
-        let old = inner.by_key.get(&key).cloned();
-        if let (Some(old), Some(new)) = (&old, &runtime.metadata.resource_version) {
-            if old.metadata.resource_version.as_ref().is_some_and(|known| is_older(new, known)) {
-                return Err(Stale);
-            }
+        let old = inner.objects.get(&key).cloned();
+        if let (Some(old), Some(new)) = (&old, &runtime.metadata.resource_version)
+            && old.metadata.resource_version.as_ref().is_some_and(|known| is_older(new, known))
+        {
+            return Err(Stale);
         }
         inner.unlink(&key);
-        inner.by_target.entry(Target::of(&runtime)).or_default().insert(key.name.clone());
-        inner.by_namespace.entry(key.namespace.clone()).or_default().insert(key.name.clone());
-        inner.by_key.insert(key, Arc::new(runtime));
+        inner.targets.entry(Target::of(&runtime)).or_default().insert(key.name.clone());
+        inner.namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone());
+        inner.objects.insert(key, Arc::new(runtime));
         Ok(old)
     }
 
@@ -105,7 +105,7 @@ impl Runtimes {
     pub fn remove(&self, key: &RuntimeKey) -> Option<Arc<AgentRuntime>> {
         let mut inner = self.write();
         inner.unlink(key);
-        inner.by_key.remove(key)
+        inner.objects.remove(key)
     }
 
     /// After a new list of `namespace` (all, when `None`): removes what was not in it and returns those objects.
@@ -114,32 +114,32 @@ impl Runtimes {
             let inner = self.read();
             let scoped =
                 |key: &&RuntimeKey| namespace.is_none_or(|ns| key.namespace == ns) && !seen.contains(*key);
-            inner.by_key.keys().filter(scoped).cloned().collect()
+            inner.objects.keys().filter(scoped).cloned().collect()
         };
         gone.iter().filter_map(|key| self.remove(key)).collect()
     }
 
     /// One object.
     pub fn get(&self, key: &RuntimeKey) -> Option<Arc<AgentRuntime>> {
-        self.read().by_key.get(key).cloned()
+        self.read().objects.get(key).cloned()
     }
 
     /// Keys of all objects.
     pub fn keys(&self) -> Vec<RuntimeKey> {
-        self.read().by_key.keys().cloned().collect()
+        self.read().objects.keys().cloned().collect()
     }
 
     /// Keys of the objects of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<RuntimeKey> {
         let inner = self.read();
-        let names = inner.by_namespace.get(namespace).into_iter().flatten();
+        let names = inner.namespaces.get(namespace).into_iter().flatten();
         names.map(|name| RuntimeKey { namespace: namespace.to_owned(), name: name.clone() }).collect()
     }
 
     /// Keys of the objects with a target.
     pub fn targeting(&self, target: &Target) -> Vec<RuntimeKey> {
         let inner = self.read();
-        let names = inner.by_target.get(target).into_iter().flatten();
+        let names = inner.targets.get(target).into_iter().flatten();
         names.map(|name| RuntimeKey { namespace: target.namespace.clone(), name: name.clone() }).collect()
     }
 
@@ -154,7 +154,7 @@ impl Runtimes {
     /// Number of objects by type and phase, for the gauge.
     pub fn count(&self) -> HashMap<(String, String), i64> {
         let mut counts = HashMap::new();
-        for runtime in self.read().by_key.values() {
+        for runtime in self.read().objects.values() {
             let phase = runtime.status.as_ref().and_then(|status| status.phase.as_ref());
             // Both come from objects that anyone may write: unknown values share one series.
             let phase = phase.filter(|phase| !phase.is_unknown()).map_or("Pending", |phase| phase.as_str());
@@ -167,7 +167,7 @@ impl Runtimes {
 
     /// Number of objects.
     pub fn len(&self) -> usize {
-        self.read().by_key.len()
+        self.read().objects.len()
     }
 
     /// True without objects.
@@ -178,18 +178,18 @@ impl Runtimes {
 
 impl Inner {
     fn unlink(&mut self, key: &RuntimeKey) {
-        let Some(old) = self.by_key.get(key) else { return };
+        let Some(old) = self.objects.get(key) else { return };
         let target = Target::of(old);
-        if let Some(names) = self.by_target.get_mut(&target) {
+        if let Some(names) = self.targets.get_mut(&target) {
             names.remove(&key.name);
             if names.is_empty() {
-                self.by_target.remove(&target);
+                self.targets.remove(&target);
             }
         }
-        if let Some(names) = self.by_namespace.get_mut(&key.namespace) {
+        if let Some(names) = self.namespaces.get_mut(&key.namespace) {
             names.remove(&key.name);
             if names.is_empty() {
-                self.by_namespace.remove(&key.namespace);
+                self.namespaces.remove(&key.namespace);
             }
         }
     }

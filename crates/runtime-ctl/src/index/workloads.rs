@@ -112,12 +112,12 @@ fn enroller(workload: &Workload) -> Option<RuntimeKey> {
 impl Inner {
     fn unlink(&mut self, key: &WorkloadKey) {
         let Some(old) = self.by_key.get(key) else { return };
-        if let Some(runtime) = enroller(old) {
-            if let Some(keys) = self.by_enroller.get_mut(&runtime) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_enroller.remove(&runtime);
-                }
+        if let Some(runtime) = enroller(old)
+            && let Some(keys) = self.by_enroller.get_mut(&runtime)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_enroller.remove(&runtime);
             }
         }
         if let Some(keys) = self.hand_labelled.get_mut(&key.namespace) {
@@ -160,7 +160,7 @@ mod tests {
             workload(WorkloadKind::Deployment, json!({"metadata": {"labels": {"kagenti.io/type": "agent"}}}));
         let key = plain.key.clone();
         index.upsert(plain).unwrap();
-        assert_eq!(index.hand_labelled("team1"), [key.clone()]);
+        assert_eq!(index.hand_labelled("team1"), std::slice::from_ref(&key));
         index.remove(&key);
         assert!(index.hand_labelled("team1").is_empty());
     }

@@ -63,14 +63,16 @@ pub(super) async fn sandboxes(watcher: Watcher) {
                 tracing::info!("Sandboxes are not served any more");
                 ctx.wake_all(None, CALM);
             }
-            scopes.iter().for_each(|namespace| {
+            for namespace in &scopes {
                 ctx.sources.synced(SOURCE, namespace.as_deref());
-            });
+            }
             tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
             continue;
         };
         tracing::info!(version = version.as_str(), "Sandboxes are served");
-        scopes.iter().for_each(|namespace| ctx.sources.restart(SOURCE, namespace.as_deref()));
+        for namespace in &scopes {
+            ctx.sources.restart(SOURCE, namespace.as_deref());
+        }
         let watching =
             join_all(scopes.iter().map(|namespace| {
                 workloads(watcher.clone(), WorkloadKind::Sandbox, version, namespace.clone())
@@ -103,7 +105,7 @@ pub(super) async fn certificates(watcher: Watcher) {
             Ok(true) => break,
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!("cannot find out whether cert-manager is installed: {}", message_of(&error))
+                tracing::debug!("cannot find out whether cert-manager is installed: {}", message_of(&error));
             }
         }
         tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
@@ -139,10 +141,10 @@ async fn watch_certificates(watcher: Watcher, namespace: Option<String>) {
                 }
             }
             Event::Delete(view) => {
-                if let Some(gone) = Certificate::from_view(view) {
-                    if let Some(key) = ctx.index.certificates.remove(&gone.namespace, &gone.name) {
-                        ctx.wake(key, NOW);
-                    }
+                if let Some(gone) = Certificate::from_view(view)
+                    && let Some(key) = ctx.index.certificates.remove(&gone.namespace, &gone.name)
+                {
+                    ctx.wake(key, NOW);
                 }
             }
         }
