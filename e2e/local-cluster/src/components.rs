@@ -55,6 +55,9 @@ pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
     Ok(Binaries(known.map(|((_, name), path)| (name.clone(), path.clone())).collect()))
 }
 
+/// Beginnings of the variables that cargo sets for the programs it runs.
+const OF_THE_CALLER: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "OUT_DIR"];
+
 fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
@@ -65,6 +68,13 @@ fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<S
     command.arg("--workspace");
     for name in programs {
         command.args(["--bin", name]);
+    }
+    // What `cargo test` and `cargo run` tell a program about its own package looks like a changed environment
+    // to build scripts of dependencies (ring reads CARGO_PKG_NAME): they and all above would be built again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| OF_THE_CALLER.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
     }
     let names: Vec<&str> = programs.iter().copied().collect();
     let title = format!("building {}", names.join(", "));
