@@ -56,7 +56,8 @@ pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
 }
 
 /// Beginnings of the variables that cargo sets for the programs it runs.
-const OF_THE_CALLER: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "OUT_DIR"];
+const OF_THE_CALLER: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "OUT_DIR"];
 
 fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
