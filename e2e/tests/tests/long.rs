@@ -2,8 +2,10 @@
 //! short form among the acceptance tests.
 
 use anyhow::Result;
+use e2e::scale::{Load, admit};
 use e2e::scenarios::{self, Scale};
-use e2e::{Suite, secs};
+use e2e::{Options, Suite, secs};
+use local_cluster::{ClusterOptions, Profile};
 
 #[tokio::test]
 #[ignore = "long: just test-long"]
@@ -23,4 +25,16 @@ async fn runtime_23_scale() -> Result<()> {
         replicas: 1,
     })
     .await
+}
+
+#[tokio::test]
+#[ignore = "long: just test-long"]
+async fn webhook_22_scale() -> Result<()> {
+    // Measured as shipped: unoptimised code would say little about a limit of the product.
+    let cluster = ClusterOptions { profile: Profile::Release, ..ClusterOptions::default() };
+    let suite = Suite::own(Options { cluster, ..Options::default().without_runtime_ctl() }).await?;
+    let load = Load { namespaces: 500, deployments: 4, replicas: 5, limit: secs(900) };
+    let figures = admit(&suite, load).await?;
+    eprintln!("webhook 22: {figures:?}");
+    figures.check()
 }
