@@ -74,12 +74,7 @@ pub fn screen(pod: &Pod<'_>, cluster: &ClusterFacts<'_>, namespace: &NamespaceFa
 
 /// Rows 8-16 of webhook §5 for a Pod that [`screen`] let through.
 pub fn inject(inputs: &Inputs<'_>) -> Outcome {
-    let decided = decision::decide(&decision::Inputs {
-        cluster: inputs.cluster,
-        namespace: inputs.namespace,
-        pod: facts::of(inputs.pod, &inputs.workload.name),
-        runtime: inputs.runtime,
-    });
+    let decided = decided(inputs, inputs.cluster);
     match &decided.outcome {
         Decided::Inject => match assemble::injection(inputs, decided) {
             Ok(injection) => Outcome::Inject(Box::new(injection)),
@@ -89,12 +84,30 @@ pub fn inject(inputs: &Inputs<'_>) -> Outcome {
             let reason = *reason;
             Outcome::Skip(skip(inputs.pod, reason, decided.warnings.into_iter().map(Warning::from).collect()))
         }
-        Decided::Deny(denial) => Outcome::Deny(Deny {
-            code: 403,
-            reason: DenyReason::Decision(denial.reason),
-            message: denial.message.clone(),
-        }),
+        Decided::Deny(denial) => Outcome::Deny(earlier_denial(inputs, denial.reason).unwrap_or_else(|| {
+            Deny { code: 403, reason: DenyReason::Decision(denial.reason), message: denial.message.clone() }
+        })),
     }
+}
+
+fn decided(inputs: &Inputs<'_>, cluster: ClusterFacts<'_>) -> decision::Decision {
+    decision::decide(&decision::Inputs {
+        cluster,
+        namespace: inputs.namespace,
+        pod: facts::of(inputs.pod, &inputs.workload.name),
+        runtime: inputs.runtime,
+    })
+}
+
+/// Rows 13 and 14 come before row 15: what is wrong with the Pod itself is said first.
+fn earlier_denial(inputs: &Inputs<'_>, reason: decision::DenyReason) -> Option<Deny> {
+    if reason != decision::DenyReason::NoIdentityProvider {
+        return None;
+    }
+    let mut platform = inputs.cluster.platform.clone();
+    platform.identity.required = false;
+    let without = decided(inputs, ClusterFacts { platform: &platform, ..inputs.cluster });
+    plan::Plan::new(inputs, &without).err()
 }
 
 /// A skipped Pod still gets its MLflow variables (webhook §10.1), unless it is none of ours to touch (row 1).

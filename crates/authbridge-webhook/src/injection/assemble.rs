@@ -96,7 +96,7 @@ fn user_containers(
 ) -> Vec<SidecarPort> {
     let pod = plan.inputs.pod;
     let relocates = plan.http_proxy() && plan.decision.inbound.value == Inbound::ReverseProxy;
-    let agent = ports::agent_container(pod).filter(|_| relocates);
+    let agent = ports::agent_container(pod, plan.decision.layout.value).filter(|_| relocates);
     let mut taken = Vec::new();
     for container in pod.running_containers() {
         let mut env = EnvEdit::new(container);

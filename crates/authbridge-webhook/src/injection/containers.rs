@@ -201,8 +201,8 @@ pub(crate) fn proxy_init(plan: &Plan<'_>, warnings: &mut Vec<Warning>) -> Value 
     container.build()
 }
 
-fn number(name: &str, value: impl ToString) -> Value {
-    variable(name, &value.to_string())
+fn number(name: &str, value: impl Into<i64>) -> Value {
+    variable(name, &value.into().to_string())
 }
 
 fn field(name: &str, path: &str) -> Value {

@@ -11,9 +11,10 @@ pub(crate) const SPIFFE_HELPER: &str = "spiffe-helper";
 /// Registration container of layout split.
 pub(crate) const CLIENT_REGISTRATION: &str = "kagenti-client-registration";
 
-/// Containers that are never the agent (webhook §9; split §5.2).
-pub(crate) const NEVER_AGENT: [&str; 5] =
-    [AUTHBRIDGE_PROXY, "istio-proxy", "linkerd-proxy", SPIFFE_HELPER, CLIENT_REGISTRATION];
+/// Containers that are never the agent (webhook §9).
+pub(crate) const NEVER_AGENT: [&str; 3] = [AUTHBRIDGE_PROXY, "istio-proxy", "linkerd-proxy"];
+/// Neither are these in layout split (split §5.2).
+pub(crate) const NEVER_AGENT_IN_SPLIT: [&str; 2] = [SPIFFE_HELPER, CLIENT_REGISTRATION];
 /// Regular containers that are no app containers (webhook §10.1).
 pub(crate) const NEVER_APP: [&str; 4] = [AUTHBRIDGE_PROXY, ENVOY_PROXY, "istio-proxy", "linkerd-proxy"];
 

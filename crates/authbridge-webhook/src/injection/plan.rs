@@ -9,7 +9,7 @@ use super::{
     Deny, DenyReason, Inputs, Warning, WarningCode, names,
     names::volume,
     pod::{Container, text},
-    ports::{self, PortPlan},
+    ports::{self, PortPlan, Shape},
 };
 use crate::render::helper_conf;
 
@@ -120,9 +120,17 @@ impl<'a> Plan<'a> {
     fn port_plan(&self) -> Result<PortPlan, Deny> {
         let helper_health =
             self.namespace_helper_conf().filter(|_| self.decision.helper).and_then(helper_conf::health_port);
-        let inbound = self.decision.inbound.value;
-        ports::plan(self.inputs.pod, self.decision.mode.value, inbound, &self.platform().proxy, helper_health)
-            .map_err(|clash| Deny { code: 403, reason: DenyReason::PortClash, message: clash.to_string() })
+        let shape = Shape {
+            mode: self.decision.mode.value,
+            inbound: self.decision.inbound.value,
+            layout: self.decision.layout.value,
+            helper_health,
+        };
+        ports::plan(self.inputs.pod, shape, &self.platform().proxy).map_err(|clash| Deny {
+            code: 403,
+            reason: DenyReason::PortClash,
+            message: clash.to_string(),
+        })
     }
 }
 

@@ -248,7 +248,7 @@ fn strings(metadata: &Map<String, Value>, member: &str) -> Result<BTreeMap<Strin
 fn owner(metadata: &Map<String, Value>) -> Result<Option<OwnerReference>, BadPod> {
     let references = list(metadata, "ownerReferences")
         .iter()
-        .map(|reference| OwnerReference::deserialize(reference))
+        .map(OwnerReference::deserialize)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| bad("metadata.ownerReferences", "is no list of owner references"))?;
     Ok(controller_of(&references).cloned())

@@ -5,7 +5,7 @@ mod relocation;
 use std::collections::BTreeSet;
 
 use api_types::{
-    injection::{Inbound, Mode},
+    injection::{Inbound, Layout, Mode},
     platform::Proxy,
 };
 
@@ -66,15 +66,23 @@ pub(crate) enum PortClash {
     Exhausted,
 }
 
-/// Plans the ports. `helper_health` is a port that the SPIFFE helper will listen on (split §5.2).
-pub(crate) fn plan(
-    pod: &Pod<'_>,
-    mode: Mode,
-    inbound: Inbound,
-    proxy: &Proxy,
-    helper_health: Option<u16>,
-) -> Result<PortPlan, PortClash> {
-    let agent = agent_container(pod);
+/// What of the resolved settings decides about ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Sidecar mode.
+    pub(crate) mode: Mode,
+    /// How inbound traffic arrives.
+    pub(crate) inbound: Inbound,
+    /// Sidecar layout.
+    pub(crate) layout: Layout,
+    /// A port that the SPIFFE helper will listen on (split §5.2).
+    pub(crate) helper_health: Option<u16>,
+}
+
+/// Plans the ports.
+pub(crate) fn plan(pod: &Pod<'_>, shape: Shape, proxy: &Proxy) -> Result<PortPlan, PortClash> {
+    let Shape { mode, inbound, layout, helper_health } = shape;
+    let agent = agent_container(pod, layout);
     let original = agent.as_ref().and_then(first_tcp_port).unwrap_or(DEFAULT_AGENT);
     let used: BTreeSet<u16> = pod.running_containers().flat_map(declared).chain(helper_health).collect();
     let envoy = mode == Mode::EnvoySidecar;
@@ -121,10 +129,14 @@ pub(crate) fn plan(
 }
 
 /// The agent container: the first that declares a TCP port, sidecars of meshes and our own left out.
-pub(crate) fn agent_container<'a>(pod: &Pod<'a>) -> Option<Container<'a>> {
+pub(crate) fn agent_container<'a>(pod: &Pod<'a>, layout: Layout) -> Option<Container<'a>> {
+    let sidecar = |name: &str| {
+        names::NEVER_AGENT.contains(&name)
+            || (layout == Layout::Split && names::NEVER_AGENT_IN_SPLIT.contains(&name))
+    };
     pod.containers()
         .iter()
-        .filter(|container| !names::NEVER_AGENT.contains(&container.name))
+        .filter(|container| !sidecar(container.name))
         .find(|container| first_tcp_port(container).is_some())
         .copied()
 }
@@ -205,7 +217,8 @@ mod tests {
     }
 
     fn planned(raw: &Value, mode: Mode, inbound: Inbound) -> Result<PortPlan, PortClash> {
-        plan(&Pod::parse(raw).expect("a Pod"), mode, inbound, &Proxy::default(), None)
+        let pod = Pod::parse(raw).unwrap_or_else(|error| panic!("{error}"));
+        plan(&pod, Shape { mode, inbound, layout: Layout::Combined, helper_health: None }, &Proxy::default())
     }
 
     fn proxy_plan(ports: &[u16]) -> Result<PortPlan, PortClash> {
@@ -277,9 +290,27 @@ mod tests {
             {"name": "native", "restartPolicy": "Always", "ports": [{"containerPort": 8001}]},
         ]);
         let view = Pod::parse(&raw).expect("a Pod");
-        let got =
-            plan(&view, Mode::Lite, Inbound::ReverseProxy, &Proxy::default(), Some(8081)).expect("a plan");
+        let shape = Shape {
+            mode: Mode::Lite,
+            inbound: Inbound::ReverseProxy,
+            layout: Layout::Split,
+            helper_health: Some(8081),
+        };
+        let got = plan(&view, shape, &Proxy::default()).expect("a plan");
         assert_eq!((got.relocated, got.forward), (8002, 8084));
+    }
+
+    // Split §5.2: only there are the helpers' names left out.
+    #[rstest]
+    #[case(Layout::Combined, "spiffe-helper")]
+    #[case(Layout::Split, "agent")]
+    fn helper_names_count_by_layout(#[case] layout: Layout, #[case] want: &str) {
+        let raw = json!({"metadata": {}, "spec": {"containers": [
+            {"name": "spiffe-helper", "ports": [{"containerPort": 7000}]},
+            {"name": "agent", "ports": [{"containerPort": 8000}]},
+        ]}});
+        let pod = Pod::parse(&raw).expect("a Pod");
+        assert_eq!(agent_container(&pod, layout).map(|container| container.name), Some(want));
     }
 
     #[rstest]

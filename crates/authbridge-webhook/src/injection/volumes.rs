@@ -90,9 +90,8 @@ impl Wanted {
         let has =
             |types: &[&str]| types.iter().any(|kind| theirs.get(*kind).is_some_and(|value| !value.is_null()));
         let allowed = match self.accepts {
-            Accepts::Same => false,
             Accepts::Writable if !has(&READ_ONLY_TYPES) => return Place::Present,
-            Accepts::Writable => false,
+            Accepts::Same | Accepts::Writable => false,
             Accepts::Override => true,
             Accepts::Files => has(&["configMap", "secret", "projected"]),
         };

@@ -49,6 +49,16 @@ fn powerful_containers_warn(#[case] context: Value, #[case] warns: bool) {
     assert_eq!(codes(&World::team1().injected(&pod).1).contains(&"capture-can-be-undone"), warns);
 }
 
+// §5: rows 13 and 14 come before row 15.
+#[test]
+fn the_first_matching_row_speaks() {
+    let mut world = World::team1();
+    world.authbridge = None;
+    world.platform.identity.required = true;
+    assert_eq!(world.denied(&weather_on(9091)).reason.as_str(), "port-clash");
+    assert_eq!(world.denied(&weather()).reason.as_str(), "no-identity-provider");
+}
+
 // §9: no declared port.
 #[test]
 fn without_a_port_nothing_is_relocated() {

@@ -7,6 +7,13 @@ use serde_json::json;
 use super::*;
 use crate::injection::{ExistingConfigMap, OwnerPlan, owner_plan};
 
+/// What a read of the Pod's direct owner found.
+enum Live {
+    Unread,
+    Gone,
+    Found(OwnerReference),
+}
+
 fn reference(api_version: &str, kind: &str, name: &str) -> OwnerReference {
     OwnerReference {
         api_version: api_version.into(),
@@ -71,37 +78,42 @@ fn a_collision_moves_maps_and_volumes() {
 
 // §12.3, owner references.
 #[rstest]
-#[case::unread(reference("apps/v1", "ReplicaSet", "rs"), None, "read ReplicaSet rs")]
+#[case::unread(reference("apps/v1", "ReplicaSet", "rs"), Live::Unread, "read ReplicaSet rs")]
 #[case::deployment(
     reference("apps/v1", "ReplicaSet", "rs"),
-    Some(Some(reference("apps/v1", "Deployment", "d"))),
+    Live::Found(reference("apps/v1", "Deployment", "d")),
     "apps/v1 Deployment d"
 )]
 #[case::rollout(
     reference("apps/v1", "ReplicaSet", "rs"),
-    Some(Some(reference("argoproj.io/v1alpha1", "Rollout", "r"))),
+    Live::Found(reference("argoproj.io/v1alpha1", "Rollout", "r")),
     "argoproj.io/v1alpha1 Rollout r"
 )]
-#[case::gone(reference("apps/v1", "ReplicaSet", "rs"), Some(None), "unknown")]
+#[case::gone(reference("apps/v1", "ReplicaSet", "rs"), Live::Gone, "unknown")]
 #[case::cron(
     reference("batch/v1", "Job", "j"),
-    Some(Some(reference("batch/v1", "CronJob", "c"))),
+    Live::Found(reference("batch/v1", "CronJob", "c")),
     "batch/v1 CronJob c"
 )]
-#[case::job(reference("batch/v1", "Job", "j"), Some(None), "batch/v1 Job j")]
+#[case::job(reference("batch/v1", "Job", "j"), Live::Gone, "batch/v1 Job j")]
 #[case::job_of_another(
     reference("batch/v1", "Job", "j"),
-    Some(Some(reference("example.com/v1", "Flow", "f"))),
+    Live::Found(reference("example.com/v1", "Flow", "f")),
     "batch/v1 Job j"
 )]
-#[case::stateful(reference("apps/v1", "StatefulSet", "s"), None, "apps/v1 StatefulSet s")]
-fn owners(#[case] direct: OwnerReference, #[case] live: Option<Option<OwnerReference>>, #[case] want: &str) {
+#[case::stateful(reference("apps/v1", "StatefulSet", "s"), Live::Unread, "apps/v1 StatefulSet s")]
+fn owners(#[case] direct: OwnerReference, #[case] live: Live, #[case] want: &str) {
     let raw = json!({
         "metadata": {"ownerReferences": [serde_json::to_value(&direct).expect("JSON")]},
         "spec": {"containers": []},
     });
     let pod = Pod::parse(&raw).expect("a Pod");
-    let got = match owner_plan(&pod.identity(), live.as_ref().map(Option::as_ref)) {
+    let live = match &live {
+        Live::Unread => None,
+        Live::Gone => Some(None),
+        Live::Found(owner) => Some(Some(owner)),
+    };
+    let got = match owner_plan(&pod.identity(), live) {
         OwnerPlan::Known(owner) => {
             assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), Some(false)));
             assert!(owner.uid.starts_with("uid-of-"));
