@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use kube::api::DynamicObject;
-use local_cluster::terminal::Tone;
+use local_cluster::terminal::{Tone, seconds};
 use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components};
 
 use self::screen::Screen;
@@ -80,8 +80,9 @@ async fn run(cli: &Cli, screen: &Screen) -> Result<bool> {
         stage.components.iter().for_each(|component| screen.log(component));
     }
     if stage.complete {
-        screen.explore(&cluster, started.elapsed());
+        screen.heading(&format!("Done in {}.", seconds(started.elapsed())));
         if !cli.once {
+            screen.explore(&cluster);
             screen.plain("Ctrl-C ends it.", Tone::Faint);
             interrupted().await?;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table};
-use local_cluster::terminal::{Task, Terminal, Tone, seconds};
+use local_cluster::terminal::{Task, Terminal, Tone};
 use local_cluster::{Cluster, Component};
 
 /// Columns of the name in front of a line of the story.
@@ -80,8 +80,8 @@ impl Screen {
     }
 
     /// How to look around.
-    pub(crate) fn explore(&self, cluster: &Cluster, took: Duration) {
-        self.heading(&format!("Done in {}. Explore it:", seconds(took)));
+    pub(crate) fn explore(&self, cluster: &Cluster) {
+        self.out.line("Explore it from another terminal:");
         self.out.line(&format!("  export KUBECONFIG={}", cluster.kubeconfig().display()));
         let kubectl = cluster.kubectl_path().display();
         self.out.line(&format!("  alias kubectl={kubectl}   # if you have none"));
