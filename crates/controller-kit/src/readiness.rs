@@ -5,7 +5,7 @@
 //! always says what is missing (packaging §12). Not being leader is no check: followers are ready.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,15 +67,58 @@ impl Report {
 }
 
 struct Check {
-    state: CheckState,
+    state: State,
     reason: String,
     latched: bool,
+    group: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    Degraded,
+    Failing,
+    /// Failing, unless another check of the group is ok: then degraded.
+    Partial,
+}
+
+impl Check {
+    fn new(state: State, reason: String, group: Option<Arc<str>>) -> Self {
+        Self { state, reason, latched: false, group }
+    }
+
+    fn effective(&self, working: &HashSet<&str>) -> CheckState {
+        match self.state {
+            State::Ok => CheckState::Ok,
+            State::Degraded => CheckState::Degraded,
+            State::Partial if self.group.as_deref().is_some_and(|group| working.contains(group)) => {
+                CheckState::Degraded
+            }
+            State::Failing | State::Partial => CheckState::Failing,
+        }
+    }
+}
+
+type Checks = BTreeMap<Cow<'static, str>, Check>;
+
+/// Groups in which at least one check is ok.
+fn working(checks: &Checks) -> HashSet<&str> {
+    checks
+        .values()
+        .filter(|check| check.state == State::Ok)
+        .filter_map(|check| check.group.as_deref())
+        .collect()
+}
+
+fn ready(checks: &Checks) -> bool {
+    let working = working(checks);
+    checks.values().all(|check| check.effective(&working) != CheckState::Failing)
 }
 
 /// The list of checks; clones share it.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<BTreeMap<Cow<'static, str>, Check>>>,
+    checks: Arc<Mutex<Checks>>,
 }
 
 impl Readiness {
@@ -87,26 +130,37 @@ impl Readiness {
     /// Adds a check that fails with `reason` until someone says otherwise. A check of that name that
     /// exists already is left as it is.
     pub fn register(&self, name: impl Into<Cow<'static, str>>, reason: impl Into<String>) {
-        self.lock().entry(name.into()).or_insert_with(|| Check {
-            state: CheckState::Failing,
-            reason: reason.into(),
-            latched: false,
-        });
+        self.lock().entry(name.into()).or_insert_with(|| Check::new(State::Failing, reason.into(), None));
+    }
+
+    /// As [`Readiness::register`], as one of several of which some may be out of order; see
+    /// [`Readiness::set_partial`].
+    pub fn register_in(&self, group: &str, name: impl Into<Cow<'static, str>>, reason: impl Into<String>) {
+        self.lock()
+            .entry(name.into())
+            .or_insert_with(|| Check::new(State::Failing, reason.into(), Some(group.into())));
     }
 
     /// The check is met.
     pub fn set_ok(&self, name: &str) {
-        self.set(name, CheckState::Ok, String::new());
+        self.set(name, State::Ok, String::new());
     }
 
     /// The check is not met; the process is not ready.
     pub fn set_failing(&self, name: &str, reason: impl Into<String>) {
-        self.set(name, CheckState::Failing, reason.into());
+        self.set(name, State::Failing, reason.into());
     }
 
     /// Something is wrong, but the process can serve: named in the body, still ready.
     pub fn set_degraded(&self, name: &str, reason: impl Into<String>) {
-        self.set(name, CheckState::Degraded, reason.into());
+        self.set(name, State::Degraded, reason.into());
+    }
+
+    /// The check is not met. That makes the process unready only while no other check of its group is
+    /// ok: one namespace of several that may not be read must not stop the work in the others, but a
+    /// process that can work nowhere is not ready (packaging §7).
+    pub fn set_partial(&self, name: &str, reason: impl Into<String>) {
+        self.set(name, State::Partial, reason.into());
     }
 
     /// Once this check has been ok, later failures only degrade it. For servers that must keep their
@@ -126,39 +180,40 @@ impl Readiness {
 
     /// True when no check fails.
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(|check| check.state != CheckState::Failing)
+        ready(&self.lock())
     }
 
     /// All checks as they are now.
     pub fn report(&self) -> Report {
-        let checks: Vec<_> = self
-            .lock()
+        let checks = self.lock();
+        let working = working(&checks);
+        let checks: Vec<_> = checks
             .iter()
             .map(|(name, check)| CheckReport {
                 name: name.to_string(),
-                state: check.state,
+                state: check.effective(&working),
                 reason: check.reason.clone(),
             })
             .collect();
         Report { ready: checks.iter().all(|check| check.state != CheckState::Failing), checks }
     }
 
-    fn set(&self, name: &str, state: CheckState, reason: String) {
+    fn set(&self, name: &str, state: State, reason: String) {
         let mut checks = self.lock();
-        let before = checks.values().all(|check| check.state != CheckState::Failing);
+        let before = ready(&checks);
         match checks.get_mut(name) {
             None => {
-                checks.insert(Cow::Owned(name.to_owned()), Check { state, reason, latched: false });
+                checks.insert(Cow::Owned(name.to_owned()), Check::new(state, reason, None));
             }
             Some(check) => {
                 // A latched check that has been ok once can only get degraded.
-                let was_ok = check.state != CheckState::Failing;
-                let softened = check.latched && was_ok && state == CheckState::Failing;
-                check.state = if softened { CheckState::Degraded } else { state };
+                let was_ok = matches!(check.state, State::Ok | State::Degraded);
+                let softened = check.latched && was_ok && state != State::Ok;
+                check.state = if softened { State::Degraded } else { state };
                 check.reason = reason;
             }
         }
-        let after = checks.values().all(|check| check.state != CheckState::Failing);
+        let after = ready(&checks);
         drop(checks);
         match (before, after) {
             (false, true) => tracing::info!("ready"),
@@ -167,7 +222,7 @@ impl Readiness {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, Check>> {
+    fn lock(&self) -> MutexGuard<'_, Checks> {
         // No code panics while it holds the lock; a poisoned list would still be consistent.
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,6 +263,27 @@ mod tests {
         let report = readiness.report();
         assert!(report.ready);
         assert_eq!(report.checks[0].reason, "role missing");
+    }
+
+    /// Packaging §7: a namespace without its Role is named while the others work; none left = not ready.
+    #[test]
+    fn a_partial_failure_counts_only_when_the_whole_group_is_out() {
+        let readiness = Readiness::new();
+        for namespace in ["team1", "team2"] {
+            readiness.register_in("pods", format!("pods in {namespace}"), "first list not complete");
+        }
+        readiness.set_partial("pods in team1", "role missing");
+        assert!(!readiness.is_ready());
+        readiness.set_ok("pods in team2");
+        let report = readiness.report();
+        assert!(report.ready);
+        assert_eq!(
+            (report.checks[0].state, &*report.checks[0].reason),
+            (CheckState::Degraded, "role missing")
+        );
+        readiness.set_partial("pods in team2", "role missing");
+        assert!(!readiness.is_ready());
+        assert!(readiness.report().checks.iter().all(|check| check.state == CheckState::Failing));
     }
 
     #[test]

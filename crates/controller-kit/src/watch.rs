@@ -59,8 +59,7 @@ pub struct WatchOptions {
     /// A missing kind (404) counts as an empty one: the stream delivers an empty list, the check is
     /// ok, and the watch starts when the kind appears. Without, it is an error that is waited out.
     pub optional_kind: bool,
-    /// A missing right only degrades readiness once any list was complete or another namespace works;
-    /// for servers that must go on serving the other namespaces (packaging §7).
+    /// A missing right never makes the process unready; for sources it can do without.
     pub degrade_when_refused: bool,
     /// Told about every failed list or watch, for consumers that decide by it.
     pub on_trouble: Option<TroubleHook>,
@@ -117,7 +116,9 @@ impl WatchOptions {
         self
     }
 
-    /// A missing right in one namespace does not make the process unready.
+    /// A missing right never makes the process unready, for sources it can do without. A source that it
+    /// needs does not want this: refused in one namespace of several it is named and the others work,
+    /// refused everywhere the process is not ready (packaging §7).
     #[must_use]
     pub fn degrade_when_refused(mut self) -> Self {
         self.degrade_when_refused = true;

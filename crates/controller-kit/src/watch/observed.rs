@@ -38,7 +38,8 @@ impl Observed {
             None => name.as_str().into(),
         });
         if let Some(check) = &check {
-            watches.readiness.register(check.to_string(), "first list not complete");
+            let group = options.check.as_deref().unwrap_or(options.kind);
+            watches.readiness.register_in(group, check.to_string(), "first list not complete");
         }
         Self {
             metrics: watches.metrics.clone(),
@@ -87,12 +88,17 @@ impl Observed {
             hook(&trouble);
         }
         match trouble.kind {
-            TroubleKind::Forbidden if self.options.degrade_when_refused => self.report(&trouble, true),
+            TroubleKind::Forbidden if self.options.degrade_when_refused => {
+                self.report(&trouble, Readiness::set_degraded);
+            }
+            TroubleKind::Forbidden if self.target.namespace.is_some() => {
+                self.report(&trouble, Readiness::set_partial);
+            }
             TroubleKind::Forbidden | TroubleKind::Unauthorized | TroubleKind::NotServed => {
-                self.report(&trouble, false);
+                self.report(&trouble, Readiness::set_failing);
             }
             // The store still holds the last state; a dropped connection is everyday life.
-            _ if !self.synced => self.report(&trouble, false),
+            _ if !self.synced => self.report(&trouble, Readiness::set_failing),
             _ => {}
         }
         [None, None]
@@ -119,13 +125,10 @@ impl Observed {
         }
     }
 
-    fn report(&mut self, trouble: &Trouble, degrade: bool) {
+    fn report(&mut self, trouble: &Trouble, set: fn(&Readiness, &str, String)) {
         self.well = false;
-        let Some(check) = &self.check else { return };
-        if degrade {
-            self.readiness.set_degraded(check, &*trouble.text);
-        } else {
-            self.readiness.set_failing(check, &*trouble.text);
+        if let Some(check) = &self.check {
+            set(&self.readiness, check, trouble.text.clone());
         }
     }
 
