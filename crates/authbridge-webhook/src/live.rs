@@ -39,13 +39,16 @@ type Runtimes = Arc<Vec<Arc<Targeting<AgentRuntimeSpec>>>>;
 /// Answers of the last seconds.
 type Recent<V> = Mutex<LruCache<Box<str>, (Instant, V)>>;
 
+/// Namespace and name of a pinned ConfigMap -> its version and `config.yaml`.
+type Pinned = LruCache<(Box<str>, Box<str>), (Box<str>, Arc<str>)>;
+
 /// Reads from the API server.
 pub struct Live {
     client: Client,
     metrics: Arc<Metrics>,
     namespaces: Recent<Option<Arc<Labels>>>,
     runtimes: Recent<Runtimes>,
-    pinned: Mutex<LruCache<(Box<str>, Box<str>), (Box<str>, Arc<str>)>>,
+    pinned: Mutex<Pinned>,
     turns: KeyedLock<(&'static str, Box<str>)>,
 }
 

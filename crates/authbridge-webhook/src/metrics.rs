@@ -229,10 +229,10 @@ impl Metrics {
     }
 
     /// One admission of a Pod ended.
-    pub fn admission(&self, labels: AdmissionLabels, seconds: f64) {
+    pub fn admission(&self, labels: &AdmissionLabels, seconds: f64) {
         let result = ResultLabel { result: labels.result };
         self.admission_duration.0.get_or_create(&result).observe(seconds);
-        self.admissions.get_or_create(&labels).inc();
+        self.admissions.get_or_create(labels).inc();
     }
 
     /// One request to the API server ended.
@@ -288,7 +288,7 @@ mod tests {
         metrics.register(&mut registry);
         metrics.webhook_call("/x").done(200);
         metrics.admission(
-            AdmissionLabels { result: "injected", reason: "injected", mode: "proxy-sidecar" },
+            &AdmissionLabels { result: "injected", reason: "injected", mode: "proxy-sidecar" },
             0.004,
         );
         metrics.swept.inc();

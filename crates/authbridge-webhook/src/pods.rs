@@ -18,6 +18,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     caches::{
         Caches,
+        managed::ManagedConfigMap,
         namespaces::NamespaceConfig,
         targets::{Match, choose},
     },
@@ -156,7 +157,7 @@ impl PodEndpoint {
         progress.at(Step::AgentRuntime);
         let found = self.runtime(namespace, pod, &workload).await?;
         let names = injection::config_names(&workload, |name| {
-            self.caches.config_maps.table.with(namespace, name, |row| row.existing())
+            self.caches.config_maps.table.with(namespace, name, ManagedConfigMap::existing)
         });
         let pinned = self.pinned(namespace, &names).await?;
         let dry_run = self.dry_run(request, &workload).await?;

@@ -106,9 +106,8 @@ impl Sweeper {
             };
             for orphan in orphans.into_iter().filter(|orphan| !mounted.contains(&*orphan.name)) {
                 let since = *self.unmounted.get(&orphan.uid).unwrap_or(&Instant::now());
-                if since.elapsed() < self.patience.unused_for {
-                    still.insert(orphan.uid, since);
-                } else if !self.delete(&namespace, &orphan).await {
+                let young = since.elapsed() < self.patience.unused_for;
+                if young || !self.delete(&namespace, &orphan).await {
                     still.insert(orphan.uid, since);
                 }
             }

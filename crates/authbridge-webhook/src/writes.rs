@@ -140,15 +140,14 @@ impl Writer {
     }
 
     async fn ensure_account(&self, namespace: &str, name: &str) -> Result<Option<String>, WriteError> {
-        let known = match self.caches.service_accounts.known(namespace, name) {
-            Some(account) => account,
-            None => {
-                let _turn =
-                    self.turns.turn((namespace.into(), format!("serviceaccount/{name}").into())).await;
-                match self.caches.service_accounts.known(namespace, name) {
-                    Some(account) => account,
-                    None => self.create_account(namespace, name).await?,
-                }
+        let accounts = &self.caches.service_accounts;
+        let known = if let Some(account) = accounts.known(namespace, name) {
+            account
+        } else {
+            let _turn = self.turns.turn((namespace.into(), format!("serviceaccount/{name}").into())).await;
+            match accounts.known(namespace, name) {
+                Some(account) => account,
+                None => self.create_account(namespace, name).await?,
             }
         };
         Ok((known == Account::Foreign).then(|| {

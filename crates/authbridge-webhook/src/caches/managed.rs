@@ -114,8 +114,11 @@ pub enum Account {
 #[derive(Debug)]
 pub struct ManagedServiceAccounts {
     table: Table<()>,
-    seen: Mutex<LruCache<(Box<str>, Box<str>), (Instant, Account)>>,
+    seen: Mutex<Seen>,
 }
+
+/// Namespace and name -> when it was seen, and as what.
+type Seen = LruCache<(Box<str>, Box<str>), (Instant, Account)>;
 
 impl Default for ManagedServiceAccounts {
     fn default() -> Self {

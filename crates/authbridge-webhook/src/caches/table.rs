@@ -48,7 +48,9 @@ impl<V> Table<V> {
         let mut inner = self.write();
         let scope = |space: &str| namespace.is_none_or(|one| one == space);
         for (_, rows) in inner.rows.iter_mut().filter(|(space, _)| scope(space)) {
-            rows.values_mut().for_each(|row| row.seen = false);
+            for row in rows.values_mut() {
+                row.seen = false;
+            }
         }
     }
 

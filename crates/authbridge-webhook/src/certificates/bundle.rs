@@ -109,7 +109,7 @@ mod tests {
         let mut configuration = MutatingWebhookConfiguration::default();
         configuration.metadata.name = Some("c".into());
         configuration.metadata.uid = Some("u".into());
-        let entry = |(n, bundle): (usize, &Option<&[&Certificate]>)| MutatingWebhook {
+        let entry = |(n, bundle): (usize, Option<&[&Certificate]>)| MutatingWebhook {
             name: format!("w{n}"),
             client_config: WebhookClientConfig {
                 ca_bundle: bundle.map(|b| ByteString(pem_of(b.iter().copied()).into_bytes())),
@@ -118,7 +118,7 @@ mod tests {
             },
             ..MutatingWebhook::default()
         };
-        configuration.webhooks = Some(bundles.iter().enumerate().map(entry).collect());
+        configuration.webhooks = Some(bundles.iter().copied().enumerate().map(entry).collect());
         configuration
     }
 

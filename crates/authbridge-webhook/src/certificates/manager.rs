@@ -198,7 +198,6 @@ impl Manager {
         };
         let action = plan::decide(&sight, &self.lifetimes);
         match (action, &authority, &serving) {
-            (Action::Rest, ..) => {}
             (Action::NewAuthority, ..) => {
                 let made =
                     Authority::generate(now, self.lifetimes.authority).map_err(secrets::SecretError::from)?;
@@ -229,7 +228,8 @@ impl Manager {
                 self.write_serving(serving_secret.as_deref(), &serving.clone().without_previous()).await?;
                 tracing::info!("the previous certificate authority has left the bundle");
             }
-            (Action::Issue | Action::DropPrevious, ..) => {}
+            // Nothing to do, or no longer what the action was decided on.
+            (Action::Rest | Action::Issue | Action::DropPrevious, ..) => {}
         }
         Ok(action)
     }

@@ -219,7 +219,7 @@ mod tests {
         let just_before = last - SignedDuration::from_secs(1);
         assert_eq!(wanted_bundle(Some(&new), Some(&after), just_before).len(), 2);
         assert_eq!(wanted_bundle(Some(&new), Some(&after), last).len(), 1);
-        let renewed = Serving { leaf: leaf_of(&new, last).leaf, ..after };
+        let renewed = Serving::issue(&new, Some(&after), &names, just_before, LIFETIMES.leaf).unwrap();
         let seen = sight(Some(&new), Some(&renewed), &names, last);
         assert_eq!(decide(&seen, &LIFETIMES), Action::DropPrevious);
     }

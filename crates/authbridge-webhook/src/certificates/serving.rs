@@ -14,8 +14,9 @@ use crate::metrics::Metrics;
 
 /// Name of the readiness check.
 pub const CHECK: &str = "serving-certificate";
-/// How often readiness is judged again without an event.
-const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How often readiness is judged: looking costs nothing, and a start is not held up by it.
+const JUDGE_STARTING: Duration = Duration::from_millis(20);
+const JUDGE_READY: Duration = Duration::from_secs(1);
 
 /// Serves what the serving Secret holds, for as long as it is polled. A content that cannot be used
 /// is logged and counted once; the pair in use stays.
@@ -81,11 +82,17 @@ pub async fn judge(
     names: BTreeSet<String>,
 ) {
     loop {
-        match verdict(&serving, views.as_ref(), &names, Timestamp::now()) {
-            Ok(()) => readiness.set_ok(CHECK),
-            Err(reason) => readiness.set_failing(CHECK, reason),
-        }
-        sleep(JUDGE_EVERY).await;
+        let wait = match verdict(&serving, views.as_ref(), &names, Timestamp::now()) {
+            Ok(()) => {
+                readiness.set_ok(CHECK);
+                JUDGE_READY
+            }
+            Err(reason) => {
+                readiness.set_failing(CHECK, reason);
+                JUDGE_STARTING
+            }
+        };
+        sleep(wait).await;
     }
 }
 

@@ -116,7 +116,7 @@ impl<'a> Report<'a> {
     pub(super) fn end(&mut self, verdict: &Verdict, warnings: Vec<String>, patch: Option<Vec<u8>>) -> Answer {
         let (result, reason, mode) = verdict.labels();
         let labels = AdmissionLabels { result, reason, mode };
-        self.endpoint.metrics.admission(labels, self.started.elapsed().as_secs_f64());
+        self.endpoint.metrics.admission(&labels, self.started.elapsed().as_secs_f64());
         let (kind, name) = self.workload.as_ref().map_or(("", ""), |w| (w.kind.as_str(), w.name.as_str()));
         let answer = verdict.answer();
         if answer.allowed {
