@@ -184,7 +184,7 @@ fn federated_clients_need_no_secret() {
 #[case("{\"sub\":\"spiffe://d/ns/team1/sa/weather\",\"x\":\"???>>>\"}")]
 #[case("{\"sub\":\"spiffe://d/ns/team1/sa/weather\",\"x\":\"???>>>1\"}")]
 #[case("{\"sub\":\"spiffe://d/ns/team1/sa/weather\",\"x\":\"???>>>12\"}")]
-#[case("{\"aud\":[{\"sub\":\"no\"}],\"sub\":\"spiffe://d/ns/team1/sa/weather\",\"x\":\"\u{fb}\u{ff}\"}")]
+#[case("{\"aud\":[{\"sub\":\"no\"}],\"sub\":\"spiffe://d/ns/team1/sa/weather\",\"x\":\"???>>>12\"}")]
 fn the_client_id_is_the_subject_of_the_token(#[case] payload: &str) {
     let token = token(payload);
     assert!(token.contains(['-', '_']), "the case shows nothing: {token}");
