@@ -182,7 +182,6 @@ impl Context {
     /// Asks for a look at an AgentRuntime.
     pub fn wake(&self, key: RuntimeKey, after: Duration) {
         self.queue.add(Key::Runtime(key), after);
-        self.count_queue();
     }
 
     /// Asks for a look at everything in a namespace whose configuration changed, or everywhere.
@@ -199,10 +198,9 @@ impl Context {
         for key in namespaces.iter().flat_map(|namespace| index.workloads.hand_labelled(namespace)) {
             self.queue.add(Key::Workload(key), after);
         }
-        self.count_queue();
     }
 
-    /// Brings the queue's metrics up to date.
+    /// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
     pub fn count_queue(&self) {
         let metrics = &self.metrics.reconciles;
         metrics.depth.set(i64::try_from(self.queue.depth()).unwrap_or(i64::MAX));

@@ -22,7 +22,7 @@ use crate::{
     reconcile::{Next, finish, report_unresolved, safety_look},
     sandbox::{self, Resumed},
     scc, skills,
-    status::{Report, Rollout, Truth, Verdict, turned},
+    status::{OWNED, Report, Rollout, Truth, Verdict, turned},
     target, tls_bridge,
     workload::Workload,
     write,
@@ -132,8 +132,11 @@ async fn restarting(
     mut report: Report,
 ) -> Result<Next, Error> {
     let message = format!("Sandbox {} is being restarted for its changed configuration", workload.key.name);
+    report.set(condition::PODS_CONFIGURED, Verdict::no(reason::ROLLOUT_IN_PROGRESS, message.clone()));
     report.set(condition::READY, Verdict::new(Truth::Unknown, reason::SANDBOX_RESTARTING, message));
-    finish(ctx, runtime, &report, &[], false).await?;
+    report.linked_skills = runtime.status.as_ref().and_then(|s| s.linked_skills.clone()).unwrap_or_default();
+    // The looks between the phases decide nothing else.
+    finish(ctx, runtime, &report, &OWNED, false).await?;
     Ok(Some(sandbox::LOOK_AGAIN))
 }
 

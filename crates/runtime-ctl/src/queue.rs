@@ -103,9 +103,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         }
     }
 
-    /// Keys that wait.
+    /// Keys that are due and wait for a worker. Keys that wait for their time are no backlog.
     pub fn depth(&self) -> usize {
-        self.lock().due.len()
+        let now = Instant::now();
+        self.lock().order.iter().take_while(|(at, ..)| *at <= now).count()
     }
 
     /// Requests since the start.
@@ -143,7 +144,7 @@ mod tests {
         queue.add("a", SOON);
         queue.add("a", Duration::from_secs(60));
         queue.add("b", Duration::ZERO);
-        assert_eq!((queue.depth(), queue.adds()), (2, 3));
+        assert_eq!((queue.depth(), queue.adds()), (1, 3));
         assert_eq!(queue.next().await, "b");
         let start = Instant::now();
         assert_eq!(queue.next().await, "a");

@@ -1,21 +1,22 @@
 //! OpenShift: binds the SCC of the sidecars to the ServiceAccounts of a namespace (runtime §12.3, README 20).
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use api_types::names::{MANAGED_BY_OPERATOR, label, manager};
+use controller_kit::backoff::jitter;
 use k8s_openapi::{
     api::rbac::v1::{ClusterRole, RoleBinding, RoleRef, Subject},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, api::PostParams};
-use tokio::time::Instant;
 
 use crate::{
     context::{Context, Memory},
     error::{Error, code_of, message_of},
+    sources::Source,
 };
 
 /// ClusterRole that allows the use of SCC `kagenti-authbridge`; its absence means "not OpenShift".
@@ -24,11 +25,12 @@ pub const CLUSTER_ROLE: &str = "system:openshift:scc:kagenti-authbridge";
 pub const ROLE_BINDING: &str = "agent-authbridge-scc";
 
 const ROLE_KNOWN_FOR: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// What is remembered: is this OpenShift, and which namespaces are bound.
 #[derive(Default)]
 pub struct SccMemory {
-    role: Mutex<Option<(Instant, bool)>>,
+    openshift: AtomicBool,
     bound: Memory<String, ()>,
 }
 
@@ -37,7 +39,7 @@ pub struct SccMemory {
 /// # Errors
 /// Only [`Error::NotLeader`]; what the API server refuses is in the answer.
 pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Result<(), String>, Error> {
-    if !is_openshift(ctx).await || ctx.scc.bound.get(&namespace.to_owned()).is_some() {
+    if !ctx.scc.openshift.load(Ordering::Acquire) || ctx.scc.bound.get(&namespace.to_owned()).is_some() {
         return Ok(Ok(()));
     }
     let _alone = ctx.namespace_locks.lock(namespace).await;
@@ -84,26 +86,34 @@ pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Result<(), String>
     })
 }
 
-async fn is_openshift(ctx: &Context) -> bool {
-    let known = *ctx.scc.role.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((at, present)) = known
-        && at.elapsed() < ROLE_KNOWN_FOR
-    {
-        return present;
-    }
-    // One read in five minutes whatever the number of AgentRuntimes: ClusterRoles are not watched.
-    let present = match Api::<ClusterRole>::all(ctx.client.clone()).get_metadata_opt(CLUSTER_ROLE).await {
-        Ok(role) => role.is_some(),
-        Err(error) => {
-            let present = known.is_some_and(|(_, present)| present);
-            if known.is_none() {
-                tracing::info!("ClusterRole {CLUSTER_ROLE} counts as absent: {}", message_of(&error));
+/// Finds out whether this is OpenShift, again every five minutes; says so by `ctx.scc`.
+pub async fn look(ctx: &Context) {
+    let api = Api::<ClusterRole>::all(ctx.client.clone());
+    let mut said = false;
+    loop {
+        let pause = match api.get_metadata_opt(CLUSTER_ROLE).await {
+            Ok(role) => {
+                if ctx.scc.openshift.swap(role.is_some(), Ordering::AcqRel) != role.is_some() {
+                    tracing::info!(present = role.is_some(), "ClusterRole {CLUSTER_ROLE}");
+                    ctx.wake_all(None, Duration::ZERO);
+                }
+                ROLE_KNOWN_FOR
             }
-            present
-        }
-    };
-    *ctx.scc.role.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), present));
-    present
+            Err(error) if code_of(&error) == 403 => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!("ClusterRole {CLUSTER_ROLE} counts as absent: {}", message_of(&error));
+                }
+                ROLE_KNOWN_FOR
+            }
+            Err(error) => {
+                tracing::debug!("ClusterRole {CLUSTER_ROLE} cannot be read: {}", message_of(&error));
+                tokio::time::sleep(jitter(RETRY, 0.1)).await;
+                continue;
+            }
+        };
+        ctx.sources.synced(Source::OpenShift, None);
+        tokio::time::sleep(jitter(pause, 0.1)).await;
+    }
 }
 
 /// The wanted object. Injected ServiceAccounts are made at admission, so the subject is their group.

@@ -26,8 +26,8 @@ pub enum Source {
     Config(Input),
     /// The CSIDriver of SPIRE.
     Spire,
-    /// TLS-bridge certificates.
-    Certificates,
+    /// Whether this is OpenShift.
+    OpenShift,
 }
 
 /// How a watch is doing.

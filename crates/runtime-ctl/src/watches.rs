@@ -24,6 +24,7 @@ use crate::{
     context::{Context, Key},
     index::{OwnerKey, Pod, RuntimeKey, Target},
     kinds::{self, SandboxVersion, WorkloadKind},
+    scc,
     sources::Source,
     workload::{Workload, WorkloadKey, WorkloadView},
 };
@@ -106,6 +107,9 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
     spawn("feature gates file", Box::pin(configs::gates_file(ctx.clone())));
     ctx.sources.register(Source::Spire, None);
     spawn("watch csidrivers", Box::pin(cluster::spire(watcher.clone())));
+    ctx.sources.register(Source::OpenShift, None);
+    let looking = ctx.clone();
+    spawn("look for openshift", Box::pin(async move { scc::look(&looking).await }));
     for (name, task) in cluster::namespaces(&watcher) {
         spawn(name, task);
     }

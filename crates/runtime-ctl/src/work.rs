@@ -14,6 +14,8 @@ use crate::{
 
 /// How long the first passes wait for watches that neither deliver nor fail.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the queue's metrics are brought up to date.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// When to look again while another replica leads.
 const FOLLOWER: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,17 @@ pub async fn run(ctx: Arc<Context>, workers: usize, stop: CancellationToken) {
         let (ctx, stop) = (ctx.clone(), stop.clone());
         tokio::spawn(async move { worker(&ctx, &stop).await })
     });
-    for worker in futures::future::join_all(running).await {
+    let counting = async {
+        loop {
+            ctx.count_queue();
+            tokio::time::sleep(COUNT_EVERY).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = futures::future::join_all(running) => ended,
+        () = counting => Vec::new(),
+    };
+    for worker in ended {
         if let Err(error) = worker {
             tracing::error!("a worker ended: {error}");
         }
@@ -51,7 +63,6 @@ async fn worker(ctx: &Context, stop: &CancellationToken) {
         }
         let again = once(ctx, &key).await;
         ctx.queue.done(&key, again);
-        ctx.count_queue();
     }
 }
 
