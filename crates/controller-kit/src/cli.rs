@@ -33,7 +33,6 @@ use clap::{ArgAction, Args, ValueEnum};
 
 pub use bind::{Bind, BindParseError};
 pub use duration::duration;
-pub use moved::explain as explain_moved_flag;
 
 use crate::scope::Scope;
 use crate::version;
@@ -102,7 +101,7 @@ pub struct CommonArgs {
           require_equals = true, action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
     pub zap_devel: bool,
 
-    /// Work only while holding the Lease <component>.kagenti.dev
+    /// Work only while holding the Lease COMPONENT.kagenti.dev
     #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1,
           require_equals = true, action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
     pub leader_elect: bool,
@@ -212,12 +211,6 @@ pub fn command<C: clap::CommandFactory>(
             // An empty variable is how a chart writes "not set"; clap would parse the empty text.
             if env(&name).is_some_and(|value| value.is_empty()) { arg } else { arg.env(name) }
         })
-}
-
-/// An error about settings that clap cannot see (a file that does not parse, two flags that
-/// exclude each other), printed like a flag error; exits 2.
-pub fn exit_with_usage_error(component: &Component, message: &str) -> ! {
-    clap::Error::raw(ErrorKind::ValueValidation, format!("{}: {message}\n", component.name)).exit()
 }
 
 fn with_new_home(component: &Component, command: &mut clap::Command, error: clap::Error) -> clap::Error {

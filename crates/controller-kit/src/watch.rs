@@ -207,9 +207,8 @@ where
         .boxed()
 }
 
-/// One stream over every namespace of `scope`. Events of different namespaces interleave, so their
-/// list markers do too: consume it with a [`Projection`] per namespace, or watch namespaces apart
-/// when a kube store is fed.
+/// The namespaces to watch one by one; `None` = a single watch of the whole cluster. Lists of different
+/// namespaces complete at different times, so each needs a store or [`Projection`] of its own.
 pub fn namespaces_of(scope: &Scope) -> Vec<Option<String>> {
     match scope {
         Scope::Cluster => vec![None],

@@ -47,7 +47,7 @@ const OWNERS: &[(&str, &str)] = &[
 /// What to tell about a flag that `component` does not know. `None` = the flag is simply unknown.
 ///
 /// `argument` is the argument as typed, with dashes and value.
-pub fn explain(component: &str, argument: &str) -> Option<String> {
+pub(super) fn explain(component: &str, argument: &str) -> Option<String> {
     let flag = argument.trim_start_matches('-').split('=').next().unwrap_or_default();
     if NOT_BUILT.contains(&flag) {
         return Some(format!(
