@@ -14,7 +14,15 @@ pub const fn secs(seconds: u64) -> Duration {
 
 /// Looks until it finds something. `Ok(None)` and errors mean "not yet"; the last error is part of the message
 /// when the time is over.
-pub async fn poll<T>(limit: Duration, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn poll<T>(limit: Duration, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    poll_every(PAUSE, limit, look).await
+}
+
+async fn poll_every<T>(
+    pause: Duration,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let started = tokio::time::Instant::now();
     loop {
         let last = match tokio::time::timeout(limit.max(PAUSE) * 2, look()).await {
@@ -26,7 +34,7 @@ pub async fn poll<T>(limit: Duration, mut look: impl AsyncFnMut() -> Result<Opti
         if started.elapsed() >= limit {
             return Err(last);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -37,4 +45,14 @@ pub async fn wait_for<T>(
     look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     poll(limit, look).await.map_err(|error| error.context(format!("waited {limit:?} for {what}")))
+}
+
+/// Like [`wait_for`] for a look that costs: the next one begins two seconds after the last.
+pub async fn wait_patiently<T>(
+    limit: Duration,
+    what: &str,
+    look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let outcome = poll_every(Duration::from_secs(2), limit, look).await;
+    outcome.map_err(|error| error.context(format!("waited {limit:?} for {what}")))
 }
