@@ -4,7 +4,7 @@
 use anyhow::Result;
 use e2e::scale::{Load, admit};
 use e2e::scenarios::{self, Scale};
-use e2e::{Options, Suite, secs};
+use e2e::{Options, Suite, secs, split_scale};
 use local_cluster::{ClusterOptions, Profile};
 
 #[tokio::test]
@@ -36,5 +36,17 @@ async fn webhook_22_scale() -> Result<()> {
     let load = Load { namespaces: 500, deployments: 4, replicas: 5, limit: secs(900) };
     let figures = admit(&suite, load).await?;
     eprintln!("webhook 22: {figures:?}");
+    figures.check()
+}
+
+#[tokio::test]
+#[ignore = "long: just test-long"]
+async fn split_14_scale() -> Result<()> {
+    let cluster = ClusterOptions { profile: Profile::Release, ..ClusterOptions::default() };
+    let options = Options { cluster, ..Options::default() };
+    let suite = Suite::own(options.without_runtime_ctl().platform("sidecars: {layout: split}\n")).await?;
+    let load = Load { namespaces: 200, deployments: 2, replicas: 5, limit: secs(900) };
+    let figures = split_scale::admit_twice(&suite, load).await?;
+    println!("split 14: {figures:?}");
     figures.check()
 }

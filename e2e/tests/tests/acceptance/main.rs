@@ -9,4 +9,5 @@ mod faults;
 mod runtime;
 mod samples;
 mod schema;
+mod split;
 mod webhook;

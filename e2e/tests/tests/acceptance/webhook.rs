@@ -4,7 +4,7 @@ mod answers;
 mod availability;
 mod duplicates;
 mod envoy;
-mod fixture;
+pub(crate) mod fixture;
 mod gates;
 mod identity_provider;
 mod jobs;
