@@ -13,7 +13,8 @@ use crate::access;
 use crate::options::ClusterOptions;
 use crate::programs::{Program, Programs};
 use crate::supervisor::link::Link;
-use crate::supervisor::protocol::{ClusterInfo, Order};
+use crate::supervisor::protocol::{ClusterInfo, Order, ProcessSpec};
+use crate::supervisor::server::log_path;
 use crate::terminal::Terminal;
 
 /// A running cluster. The last clone that is dropped ends it and everything started for it; so does the end
@@ -110,6 +111,17 @@ impl Cluster {
     pub async fn metrics(&self) -> Result<String> {
         let request = http::Request::get("/metrics").body(Vec::new()).context("a request")?;
         self.client().await?.request_text(request).await.context("reading the API server's metrics")
+    }
+
+    /// Starts a process that ends with the cluster and returns its id. With `netns` of [`Cluster::info`] it
+    /// runs where the Pods' addresses are: what it listens on is reached at the address of any Pod.
+    pub async fn start_process(&self, spec: ProcessSpec) -> Result<i32> {
+        self.link().spawn(spec).await
+    }
+
+    /// Where the cluster keeps the log of a process with this name.
+    pub fn log_path(&self, name: &str) -> PathBuf {
+        log_path(&self.info().dir, name)
     }
 
     /// Ends the cluster and waits until every process is gone. Later calls on this or another clone fail.

@@ -17,7 +17,6 @@ use crate::cluster::Cluster;
 use crate::control_plane::{Credential, kubeconfig, write_private};
 use crate::ports::Port;
 use crate::supervisor::protocol::{Act, Exit, ProcessSpec, Signal, Value};
-use crate::supervisor::server::log_path;
 use crate::usage::Usage;
 use crate::wait::log_tail;
 use crate::{access, components, http, wait_for};
@@ -154,7 +153,7 @@ impl Component {
             ("POD_NAME".to_owned(), options.instance.clone()),
         ]);
         env.extend(options.env);
-        let log = log_path(&cluster.info().dir, &options.instance);
+        let log = cluster.log_path(&options.instance);
         let spec = ProcessSpec { name: options.instance, program: binary, args, env, log, netns: None };
         let pid = cluster.link().spawn(spec.clone()).await?;
         let cluster = cluster.clone();

@@ -37,7 +37,7 @@ pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
     let dir = output_dir(profile);
     let mut stale = BTreeSet::new();
     for name in missing {
-        match dir.as_ref().map(|dir| dir.join(name)).filter(|path| is_fresh(path)) {
+        match dir.as_ref().map(|dir| dir.join(name)).filter(|path| is_fresh(path, &workspace())) {
             Some(path) => {
                 built.insert((profile, name.to_owned()), path);
             }
@@ -85,7 +85,7 @@ fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<S
         .stdin(std::process::Stdio::null())
         .output()
         .with_context(|| format!("starting {} to build {}", cargo.display(), names.join(", ")))?;
-    drop(slow);
+    slow.end(output.status.success());
     if !output.status.success() {
         bail!("{title} failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -107,14 +107,20 @@ fn output_dir(profile: Profile) -> Option<PathBuf> {
 ///
 /// `cargo test --workspace` has built the programs already when a test asks for them. Asking cargo again for
 /// a few packages would choose other features for shared dependencies and compile half of them twice.
-fn is_fresh(program: &Path) -> bool {
+fn is_fresh(program: &Path, workspace: &Path) -> bool {
     let modified = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let Some(built) = modified(program) else { return false };
     let Ok(list) = std::fs::read_to_string(program.with_extension("d")) else { return false };
     let Some((_, sources)) = list.lines().next().and_then(|line| line.split_once(": ")) else { return false };
-    let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace().join(name));
-    let sources = source_paths(sources).into_iter().chain(manifests);
-    sources.map(|path| modified(&path)).all(|time| time.is_some_and(|time| time <= built))
+    let sources = source_paths(sources);
+    // A target directory may be shared by several clones: then the last one's programs lie there.
+    let output = program.parent().unwrap_or(program);
+    if !sources.iter().all(|path| path.starts_with(workspace) || path.starts_with(output)) {
+        return false;
+    }
+    let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.join(name));
+    let mut files = sources.into_iter().chain(manifests);
+    files.all(|path| modified(&path).is_some_and(|time| time <= built))
 }
 
 /// The paths of a dependency list; a blank inside a path is written as `\\ `.
@@ -172,13 +178,13 @@ pub(crate) fn workspace() -> PathBuf {
 
 /// Shows a task only once it turned out to be slow; most builds find everything fresh.
 struct SlowTask {
-    stop: std::sync::mpsc::Sender<()>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    stop: std::sync::mpsc::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl SlowTask {
     fn start(title: String) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = std::sync::mpsc::channel::<bool>();
         let thread = std::thread::spawn(move || {
             use std::sync::mpsc::RecvTimeoutError::Timeout;
             let second = std::time::Duration::from_secs(1);
@@ -186,21 +192,21 @@ impl SlowTask {
                 return;
             }
             let mut task = Terminal::stderr().task(&title);
-            while stopped.recv_timeout(second) == Err(Timeout) {
-                task.detail("cargo is at work");
-            }
-            task.done();
+            let success = loop {
+                match stopped.recv_timeout(second) {
+                    Err(Timeout) => task.detail("cargo is at work"),
+                    ended => break ended == Ok(true),
+                }
+            };
+            if success { task.done() } else { task.cleared() }
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, thread }
     }
-}
 
-impl Drop for SlowTask {
-    fn drop(&mut self) {
-        let _ = self.stop.send(());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// Ends the display before anything else is written.
+    fn end(self, success: bool) {
+        let _ = self.stop.send(success);
+        let _ = self.thread.join();
     }
 }
 
@@ -221,17 +227,22 @@ mod tests {
     #[test]
     fn a_program_is_stale_once_a_source_is_newer() {
         let dir = tempfile::tempdir().expect("a directory");
-        let (program, source) = (dir.path().join("prog"), dir.path().join("a source.rs"));
-        std::fs::write(&source, "").expect("a source");
-        std::fs::write(&program, "").expect("a program");
-        assert!(!is_fresh(&program), "without a list nothing is known");
+        let clone = dir.path().join("clone");
+        std::fs::create_dir_all(dir.path().join("out")).expect("a directory");
+        std::fs::create_dir_all(&clone).expect("a directory");
+        let (program, source) = (dir.path().join("out/prog"), clone.join("a source.rs"));
+        for path in [&source, &clone.join("Cargo.toml"), &clone.join("Cargo.lock"), &program] {
+            std::fs::write(path, "").expect("a file");
+        }
+        assert!(!is_fresh(&program, &clone), "without a list nothing is known");
         let escaped = source.display().to_string().replace(' ', "\\ ");
         std::fs::write(program.with_extension("d"), format!("{}: {escaped} {escaped}\n", program.display()))
             .expect("a list");
-        assert!(is_fresh(&program));
+        assert!(is_fresh(&program, &clone));
+        assert!(!is_fresh(&program, &dir.path().join("another clone")));
         let later = std::time::SystemTime::now() + std::time::Duration::from_mins(1);
         std::fs::File::open(&source).expect("open").set_modified(later).expect("touched");
-        assert!(!is_fresh(&program));
+        assert!(!is_fresh(&program, &clone));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | measure | [`Component::usage`], [`Component::metrics_text`], [`Cluster::metrics`] |
 //! | break the control plane | [`Cluster::api_server`], [`Cluster::forget_history`], [`Cluster::compact_etcd`] |
 //! | break a component | [`Component::kill9`], [`Component::signal`], [`ComponentOptions::edit_rights`] |
+//! | let something answer at a Pod's address (as root) | [`Cluster::start_process`] with the cluster's `netns` |
 //! | put replicas of a webhook behind one address | [`Relay`] |
 //! | wait | [`wait_for`], [`Component::wait_ready`], never a sleep |
 //!
@@ -69,6 +70,6 @@ pub use component::{Component, ComponentOptions, RbacMode, Rights, RightsEdit};
 pub use faults::ControlledProgram;
 pub use options::{ClusterOptions, Profile};
 pub use relay::Relay;
-pub use supervisor::protocol::{ClusterInfo, Exit, Signal};
+pub use supervisor::protocol::{ClusterInfo, Exit, ProcessSpec, Signal};
 pub use usage::Usage;
 pub use wait::wait_for;

@@ -51,7 +51,9 @@ fn build() -> Result<()> {
     let programs = Programs::ensure(&Program::ALL, terminal)?;
     for program in Program::ALL {
         let path = programs.path(program)?.display().to_string();
-        terminal.line(&terminal.labelled(program.name(), Tone::Strong, 24, &path));
+        // Never cut: the path is there to be copied.
+        let name = console::pad_str(program.name(), 24, console::Alignment::Left, None);
+        terminal.line(&format!("{} {path}", terminal.paint(&name, Tone::Strong)));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The cluster itself, on the real programs: it works, it can be broken on purpose, and it leaves nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams};
-use local_cluster::{Cluster, ClusterOptions, Mark, wait_for};
+use local_cluster::{Cluster, ClusterOptions, Mark, ProcessSpec, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -101,6 +101,21 @@ async fn workloads_run_and_nothing_is_left() -> Result<()> {
             web.items.first().and_then(|pod| pod.status.as_ref()?.pod_ip.clone()).context("a Pod address")?;
         let refused = tokio::net::TcpStream::connect((pod.as_str(), 9)).await.expect_err("nobody listens");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+        // Anything that listens will do for an agent.
+        let args = ["proxy", "--address=0.0.0.0", "--port=8000"].map(str::to_owned).to_vec();
+        let spec = ProcessSpec {
+            name: "agent".to_owned(),
+            program: cluster.kubectl_path().to_owned(),
+            args,
+            env: BTreeMap::from([("KUBECONFIG".to_owned(), cluster.kubeconfig().display().to_string())]),
+            log: cluster.log_path("agent"),
+            netns: Some(netns.clone()),
+        };
+        cluster.start_process(spec).await?;
+        wait_for(LIMIT, "the process to answer at the Pod's address", async || {
+            Ok(Some(tokio::net::TcpStream::connect((pod.as_str(), 8000)).await?))
+        })
+        .await?;
     }
     let jobs: Api<Job> = Api::namespaced(client.clone(), "default");
     wait_for(LIMIT, "Job once to complete", async || {

@@ -27,7 +27,7 @@ pub(super) fn build(missing: &[Program], cache: &Path, terminal: Terminal) -> Re
             tools.push(tool);
         }
     }
-    preflight::require_go(&tools)?;
+    preflight::require(&tools)?;
     // The small ones first: a first success is seen early.
     tools.sort_by_key(|tool| tool.programs.len());
     for tool in tools {

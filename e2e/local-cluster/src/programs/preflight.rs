@@ -25,7 +25,11 @@ pub struct Check {
 /// name), a C compiler, make, perl and cargo.
 pub fn run() -> Vec<Check> {
     let tools: [&Tool; 3] = [&super::KUBERNETES, &super::ETCD, &super::KWOK];
-    let mut checks = vec![go(&tools)];
+    checks(&tools)
+}
+
+fn checks(tools: &[&Tool]) -> Vec<Check> {
+    let mut checks = vec![go(tools)];
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     checks.push(program("C compiler", &cc, "--version", BUILD_ESSENTIAL));
     checks.push(program("make", "make", "--version", BUILD_ESSENTIAL));
@@ -35,15 +39,18 @@ pub fn run() -> Vec<Check> {
     checks
 }
 
-/// Fails with every missing thing when the programs of `tools` cannot be built here.
-pub(super) fn require_go(tools: &[&Tool]) -> Result<()> {
-    match go(tools).outcome {
-        Ok(_) => Ok(()),
-        Err(problem) => bail!(
-            "the cluster programs must be built once, but {problem}. Else set KUBEBUILDER_ASSETS to a \
-             directory that holds them, or use --kubeconfig with a running cluster"
-        ),
+/// Fails with everything that this machine lacks to build `tools` and the suite, before minutes are spent.
+pub(super) fn require(tools: &[&Tool]) -> Result<()> {
+    let missing: Vec<String> = checks(tools).into_iter().filter_map(|check| check.outcome.err()).collect();
+    if !missing.is_empty() {
+        let list = missing.join("\n  - ");
+        bail!(
+            "the cluster programs must be built once, and this machine lacks something for it:\n  - {list}\n\
+             To do without, set KUBEBUILDER_ASSETS to a directory that holds the programs, or use a running \
+             cluster with --kubeconfig"
+        );
     }
+    Ok(())
 }
 
 fn go(tools: &[&Tool]) -> Check {
