@@ -34,6 +34,8 @@ impl Admission {
         let url = format!("https://127.0.0.1:{port}");
         let mut config = Config::new(url.parse().context("the webhook's URL")?);
         config.root_cert = Some(certificates(pem)?);
+        // A 503 is an answer like any other here.
+        config.default_retry = false;
         Ok(Self { client: Client::try_from(config).context("a client of the webhook")? })
     }
 

@@ -42,6 +42,7 @@ impl FaultyApi {
         let mut config = local_cluster::access::config(kubeconfig).await?;
         // Everybody brings an own token.
         config.auth_info = AuthInfo::default();
+        config.default_retry = false;
         let upstream = Client::try_from(config).context("a client without identity")?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr().context("the own address")?;

@@ -33,6 +33,8 @@ use crate::{
 
 /// Largest body (webhook §4.1).
 pub const MAX_BODY: usize = 7 * 1024 * 1024;
+/// Of a body that is too large so much is read before the answer; then the connection is closed.
+const MAX_DRAINED: usize = 4 * MAX_BODY;
 /// All bodies of one endpoint together; keeps a flood of large ones from exhausting memory.
 const BODY_BUDGET_KIB: usize = 64 * 1024;
 /// The handler stops here; the API server gives up at 10 s (webhook §4.5).
@@ -152,7 +154,9 @@ async fn answer(endpoint: &Endpoint, request: axum::extract::Request) -> Respons
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse::<usize>().ok());
+    let mut body = request.into_body();
     if announced.is_some_and(|n| n > MAX_BODY) {
+        drain(&mut body, deadline).await;
         return too_large();
     }
     let kib = announced.unwrap_or(MAX_BODY).div_ceil(1024);
@@ -161,10 +165,13 @@ async fn answer(endpoint: &Endpoint, request: axum::extract::Request) -> Respons
         return (StatusCode::SERVICE_UNAVAILABLE, "too many admission calls at once; try again")
             .into_response();
     };
-    let collected = Limited::new(request.into_body(), MAX_BODY).collect();
+    let collected = Limited::new(&mut body, MAX_BODY).collect();
     let body = match timeout_at(deadline, collected).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            drain(&mut body, deadline).await;
+            return too_large();
+        }
         Ok(Err(_)) => return (StatusCode::BAD_REQUEST, "the body could not be read").into_response(),
         Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body took too long").into_response(),
     };
@@ -223,6 +230,18 @@ async fn decide(endpoint: &Endpoint, request: Request, deadline: Instant) -> Ans
     };
     drop(permit);
     answer
+}
+
+/// Reads on without keeping anything. A server that hangs up while the caller still writes resets the
+/// connection, and the caller sees that instead of the answer.
+async fn drain(body: &mut Body, deadline: Instant) {
+    let reading = async {
+        let mut left = MAX_DRAINED;
+        while let (true, Some(Ok(frame))) = (left > 0, body.frame().await) {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+        }
+    };
+    let _ = timeout_at(deadline, reading).await;
 }
 
 fn too_large() -> Response {

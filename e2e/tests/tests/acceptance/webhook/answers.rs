@@ -88,7 +88,7 @@ async fn webhook_11_the_platform_overrides_egress() -> Result<()> {
     .await?;
     let fallbacks = async || {
         let page = suite.webhook(0)?.metrics_text().await?;
-        let labels = [("field", "egress"), ("source", "platform-policy-override")];
+        let labels = [("field", "egressEnforcement"), ("source", "platform-policy-override")];
         anyhow::Ok(sum(&page, "kagenti_authbridge_config_fallbacks_total", &labels))
     };
     let before = fallbacks().await?;

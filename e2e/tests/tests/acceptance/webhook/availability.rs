@@ -9,7 +9,9 @@ use e2e::faulty_api::FaultyApi;
 use e2e::pod_view::PodView;
 use e2e::suite::webhook;
 use e2e::{Json as _, Ns, Options, Suite, kinds, secs, wait_for};
-use local_cluster::{Relay, http};
+use futures::future::try_join_all;
+use kube::Client;
+use local_cluster::{Relay, access, http};
 
 use super::fixture::{agent, agent_pod, bare, create_pod, dry_run, until_dry_run};
 
@@ -26,9 +28,11 @@ async fn webhook_19_one_of_two_replicas_dies() -> Result<()> {
     let relay = Relay::start(&ports)?;
     suite.cluster().register_webhook(&relay.url(), None).await?;
     let ns = bare(&suite, "team1").await?;
-    until_dry_run(&ns, agent_pod("probe"), "both replicas to be called", |reply| {
-        reply.body.container("authbridge-proxy").is_some()
-            && ports.iter().all(|port| relay.connections(*port) > 0)
+    wait_for(secs(30), "both replicas to be called", async || {
+        // At the same time, or one kept-alive connection would serve them all.
+        let replies = try_join_all((0..4).map(|_| dry_run(&ns, agent_pod("probe")))).await?;
+        let injected = replies.iter().all(|reply| reply.body.container("authbridge-proxy").is_some());
+        Ok((injected && ports.iter().all(|port| relay.connections(*port) > 0)).then_some(()))
     })
     .await?;
 
@@ -142,6 +146,7 @@ fn without(pem: &str, other: &str) -> String {
 async fn webhook_21_configuration_cannot_be_read() -> Result<()> {
     let suite = Suite::own(Options::default().without_runtime_ctl()).await?;
     let ns = bare(&suite, "team1").await?;
+    let ns = impatient(&suite, &ns).await?;
     let component = suite.webhook(0)?;
     component.terminate().await?;
     let faulty = FaultyApi::start(component.kubeconfig(), "configmaps").await?;
@@ -158,7 +163,8 @@ async fn webhook_21_configuration_cannot_be_read() -> Result<()> {
         let answers = http::get(&readyz).await.is_ok();
         Ok((faulty.failed() >= 2 && answers).then_some(()))
     })
-    .await?;
+    .await
+    .with_context(|| format!("{} requests failed; the log:\n{}", faulty.failed(), component.log()))?;
     // Never ready and never open for as long as this lasts.
     let started = std::time::Instant::now();
     while started.elapsed() < secs(5) {
@@ -182,4 +188,11 @@ async fn webhook_21_configuration_cannot_be_read() -> Result<()> {
         "the log does not say what failed"
     );
     Ok(())
+}
+
+/// The namespace with a client that takes a 503 for an answer, as kubectl does, instead of trying for minutes.
+async fn impatient(suite: &Suite, ns: &Ns) -> Result<Ns> {
+    let mut config = access::config(suite.cluster().kubeconfig()).await?;
+    config.default_retry = false;
+    Ok(Ns::new(Client::try_from(config).context("a client")?, ns.name()))
 }
