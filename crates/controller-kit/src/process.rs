@@ -105,7 +105,6 @@ impl StartError {
 
 /// A started process: probes, metrics and election run, nothing of the component does yet.
 pub struct Process {
-    component: &'static Component,
     client: Client,
     scope: Scope,
     operator_namespace: String,
@@ -186,7 +185,6 @@ impl Process {
             Leadership::always()
         };
         Ok(Self {
-            component,
             client,
             scope: args.watch_namespaces.clone(),
             operator_namespace,
@@ -304,7 +302,7 @@ impl Process {
         match ending {
             Ending::System(ended) => {
                 // Without its lease or its probes the process must not go on for another second.
-                tracing::error!(component = self.component.name, "{ended}, exiting at once");
+                tracing::error!(task = ended.task, "cannot go on without it, exiting at once");
                 self.stop.cancel();
                 let _ = tokio::time::timeout(ABRUPT_GRACE, self.telemetry.flush(ABRUPT_GRACE)).await;
                 std::process::exit(1);
@@ -315,7 +313,7 @@ impl Process {
                 self.wind_down(ExitCode::SUCCESS, delay).await
             }
             Ending::Work(ended) => {
-                tracing::error!(component = self.component.name, "{ended}, stopping");
+                tracing::error!(task = ended.task, "cannot go on without it, stopping");
                 self.wind_down(ExitCode::FAILURE, Duration::ZERO).await
             }
         }
