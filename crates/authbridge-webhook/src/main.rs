@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use authbridge_webhook::{
     registration::{Address, Registration},
-    run::run,
+    run::{run, unusable},
     selftest::selftest,
     settings::{COMPONENT, Cli, Command, PrintArgs, RegistrationAction},
 };
@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
         Some(Command::Selftest(args)) => selftest(&cli.common, &cli.own, args).await,
         Some(Command::Registration { action: RegistrationAction::Print(args) }) => match print(args, &cli) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => cli::exit_with_usage_error(&COMPONENT, &format!("{error:#}")),
+            Err(error) => unusable(&format!("{error:#}")),
         },
     }
 }

@@ -13,7 +13,7 @@ use api_types::{
 };
 use controller_kit::{events::EventRecorder, scope::Scope};
 use futures::{FutureExt as _, future::BoxFuture};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     caches::{
@@ -29,6 +29,7 @@ use crate::{
     owners::{OwnerError, OwnerKind, Owners},
     review::{Answer, Request},
     server::endpoint::{Handler, Progress, Step},
+    watches::Synced,
     writes::{WriteError, Writer},
 };
 use report::{Report, Verdict};
@@ -56,8 +57,8 @@ pub struct PodEndpoint {
     pub scope: Scope,
     /// Namespace of this component.
     pub operator_namespace: String,
-    /// True once every cache was filled.
-    pub synced: watch::Receiver<bool>,
+    /// Whether the indexes are filled.
+    pub synced: Synced,
 }
 
 impl std::fmt::Debug for PodEndpoint {
@@ -101,7 +102,7 @@ impl PodEndpoint {
             return report.end(&Verdict::Skipped(SkipReason::NamespaceNotEnabled), Vec::new(), None);
         }
         progress.at(Step::Caches);
-        if !self.caches_filled().await {
+        if timeout(CACHE_WAIT, self.synced.wait(&request.namespace)).await.is_err() {
             return report.end(&Verdict::NotReady, Vec::new(), None);
         }
         progress.at(Step::Review);
@@ -113,11 +114,6 @@ impl PodEndpoint {
             Ok(answer) => answer,
             Err(failure) => report.end(&Verdict::Failed(failure.to_string()), Vec::new(), None),
         }
-    }
-
-    async fn caches_filled(&self) -> bool {
-        let mut synced = self.synced.clone();
-        matches!(timeout(CACHE_WAIT, synced.wait_for(|done| *done)).await, Ok(Ok(_)))
     }
 
     async fn decide(

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use api_types::names::LEGACY_LEASE;
 use axum::Router;
 use controller_kit::{
-    cli::{CommonArgs, exit_with_usage_error},
+    cli::CommonArgs,
     lease::Leadership,
     process::Process,
     serve::{Listener, Server},
@@ -60,12 +60,12 @@ const VALIDATOR_LIMITS: Limits = Limits { running: 64, waiting: 256 };
 pub async fn run(common: &CommonArgs, own: &Settings) -> ExitCode {
     let lifetimes = match own.lifetimes() {
         Ok(lifetimes) => lifetimes,
-        Err(error) => exit_with_usage_error(&COMPONENT, &error.to_string()),
+        Err(error) => return unusable(&error),
     };
     let metrics = Arc::new(Metrics::default());
     let (config, reloader) = match Config::load(&own.config_path, &own.feature_gates_path, metrics.clone()) {
         Ok(loaded) => loaded,
-        Err(error) => exit_with_usage_error(&COMPONENT, &error.to_string()),
+        Err(error) => return unusable(&error),
     };
     let mut process = match Process::start(&COMPONENT, common).await {
         Ok(process) => process,
@@ -80,6 +80,12 @@ pub async fn run(common: &CommonArgs, own: &Settings) -> ExitCode {
     process.run().await
 }
 
+/// Settings or files that cannot be used: says why; exit code 2 (README decision 21).
+pub fn unusable(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("{}: {error}", COMPONENT.name);
+    ExitCode::from(2)
+}
+
 async fn start(
     process: &Process,
     own: &Settings,
@@ -92,6 +98,8 @@ async fn start(
     let caches = Arc::new(Caches::default());
     let leadership = process.leadership();
 
+    // Once it serves, it goes on serving from its indexes while the API server restarts.
+    process.readiness().latch("kubernetes-api");
     let (tasks, synced) = watches::tasks(&client, process.scope(), &process.watches(), &caches);
     for (name, task) in tasks {
         endless(process, name, task);
@@ -110,12 +118,9 @@ async fn start(
         own.patience(),
     );
     let sweeps = {
-        let (leadership, mut synced) = (leadership.clone(), synced.clone());
+        let leadership = leadership.clone();
         async move {
             leadership.wait_until_leader().await;
-            if synced.wait_for(|done| *done).await.is_err() {
-                std::future::pending::<()>().await;
-            }
             sweeper.run().await;
         }
     };

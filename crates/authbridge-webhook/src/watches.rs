@@ -1,10 +1,10 @@
 //! The watches that fill the indexes (webhook §7.3, §11.2, §12.3).
 
+mod filled;
+
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,9 @@ use api_types::{
 };
 use controller_kit::{
     scope::Scope,
-    watch::{StoreGauge, WatchOptions, Watches, guarded_watch_stream, namespaces_of, watch_stream},
+    watch::{
+        StoreGauge, TroubleKind, WatchOptions, Watches, guarded_watch_stream, namespaces_of, watch_stream,
+    },
 };
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use k8s_openapi::api::{
@@ -27,7 +29,10 @@ use kube::{
     core::DeserializeGuard,
     runtime::watcher::{self, Event},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
+
+pub use filled::Synced;
+use filled::{Filled, Share};
 
 use crate::caches::{
     Caches,
@@ -42,39 +47,9 @@ const NAMESPACE_POLL: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(2);
 /// The API server's version is read again after this long: it may have been upgraded.
 const VERSION_POLL: Duration = Duration::from_mins(10);
-/// SPIRE's driver is a fact for decisions, but a missing right to see it must not stop admission.
-const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A task of the process.
 pub type Task = (&'static str, BoxFuture<'static, ()>);
-
-/// Becomes true when every counted watch has delivered its first list.
-#[derive(Clone, Debug)]
-struct Filled {
-    missing: Arc<AtomicUsize>,
-    done: Arc<watch::Sender<bool>>,
-}
-
-/// One watch's part of [`Filled`].
-#[derive(Debug)]
-struct Share(Option<Filled>);
-
-impl Filled {
-    fn share(&self) -> Share {
-        self.missing.fetch_add(1, Ordering::AcqRel);
-        Share(Some(self.clone()))
-    }
-}
-
-impl Share {
-    fn done(&mut self) {
-        if let Some(filled) = self.0.take()
-            && filled.missing.fetch_sub(1, Ordering::AcqRel) == 1
-        {
-            filled.done.send_replace(true);
-        }
-    }
-}
 
 /// What an event means for an index.
 enum Step<K> {
@@ -85,22 +60,14 @@ enum Step<K> {
 }
 
 /// All tasks that fill `caches`, and the signal that all of them are filled.
-pub fn tasks(
-    client: &Client,
-    scope: &Scope,
-    watches: &Watches,
-    caches: &Arc<Caches>,
-) -> (Vec<Task>, watch::Receiver<bool>) {
-    let filled = Filled { missing: Arc::default(), done: Arc::new(watch::Sender::new(false)) };
-    // Held until all shares are given out, so that a fast watch cannot finish alone.
-    let mut whole = filled.share();
-    let receiver = filled.done.subscribe();
+pub fn tasks(client: &Client, scope: &Scope, watches: &Watches, caches: &Arc<Caches>) -> (Vec<Task>, Synced) {
+    let cluster = Filled::new();
+    let mut own = BTreeMap::new();
     let gauge = |kind: &str| Arc::new(Mutex::new(StoreGauge::new(&watches.metrics, kind)));
     let feeder = Feeder {
         client,
         watches,
         caches,
-        filled: &filled,
         runtimes: gauge("agentruntimes"),
         cards: gauge("agentcards"),
         accounts: gauge("serviceaccounts"),
@@ -108,31 +75,37 @@ pub fn tasks(
     };
     let mut tasks = Vec::new();
     for namespace in namespaces_of(scope) {
-        tasks.push(("watch agentruntimes", feeder.runtimes(namespace.clone())));
-        tasks.push(("watch agentcards", feeder.cards(namespace.clone())));
+        let filled = match &namespace {
+            None => cluster.clone(),
+            Some(name) => {
+                let filled = Filled::new();
+                own.insert(name.clone(), filled.receiver());
+                filled
+            }
+        };
+        tasks.push(("watch agentruntimes", feeder.runtimes(namespace.clone(), filled.share())));
+        tasks.push(("watch agentcards", feeder.cards(namespace.clone(), filled.share())));
         for which in NamespaceMap::ALL {
-            tasks.push((which.name(), feeder.namespace_map(which, namespace.clone())));
+            tasks.push((which.name(), feeder.namespace_map(which, namespace.clone(), filled.share())));
         }
-        tasks.push(("watch serviceaccounts", feeder.service_accounts(namespace.clone())));
-        tasks.push(("watch configmaps", feeder.config_maps(namespace.clone())));
+        tasks.push(("watch serviceaccounts", feeder.service_accounts(namespace.clone(), filled.share())));
+        tasks.push(("watch configmaps", feeder.config_maps(namespace.clone(), filled.share())));
         match namespace {
-            None => tasks.push(("watch namespaces", feeder.namespaces())),
-            Some(namespace) => tasks.push(("poll namespace", feeder.poll_namespace(namespace))),
+            None => tasks.push(("watch namespaces", feeder.namespaces(filled.share()))),
+            Some(name) => tasks.push(("poll namespace", feeder.poll_namespace(name, filled.share()))),
         }
     }
     if !scope.is_namespaced() {
-        tasks.push(("watch csidrivers", feeder.csi_driver()));
+        tasks.push(("watch csidrivers", feeder.csi_driver(cluster.share())));
     }
-    tasks.push(("read version", feeder.version()));
-    whole.done();
-    (tasks, receiver)
+    tasks.push(("read version", feeder.version(cluster.share())));
+    (tasks, Synced::new(cluster.receiver(), own))
 }
 
 struct Feeder<'a> {
     client: &'a Client,
     watches: &'a Watches,
     caches: &'a Arc<Caches>,
-    filled: &'a Filled,
     runtimes: SharedGauge,
     cards: SharedGauge,
     accounts: SharedGauge,
@@ -157,7 +130,7 @@ impl Feeder<'_> {
         }
     }
 
-    fn runtimes(&self, namespace: Option<String>) -> BoxFuture<'static, ()> {
+    fn runtimes(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("agentruntimes").optional_kind();
         let events = guarded_watch_stream::<AgentRuntime>(
             self.watches,
@@ -168,10 +141,10 @@ impl Feeder<'_> {
             |_| {},
         );
         let (caches, gauge) = (self.caches.clone(), self.runtimes.clone());
-        Box::pin(targets(events, namespace, self.filled.share(), gauge, move |act| act(&caches.runtimes)))
+        Box::pin(targets(events, namespace, share, gauge, move |act| act(&caches.runtimes)))
     }
 
-    fn cards(&self, namespace: Option<String>) -> BoxFuture<'static, ()> {
+    fn cards(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("agentcards").optional_kind();
         let events = guarded_watch_stream::<AgentCard>(
             self.watches,
@@ -182,15 +155,20 @@ impl Feeder<'_> {
             |_| {},
         );
         let (caches, gauge) = (self.caches.clone(), self.cards.clone());
-        Box::pin(targets(events, namespace, self.filled.share(), gauge, move |act| act(&caches.cards)))
+        Box::pin(targets(events, namespace, share, gauge, move |act| act(&caches.cards)))
     }
 
-    fn namespace_map(&self, which: NamespaceMap, namespace: Option<String>) -> BoxFuture<'static, ()> {
+    fn namespace_map(
+        &self,
+        which: NamespaceMap,
+        namespace: Option<String>,
+        share: Share,
+    ) -> BoxFuture<'static, ()> {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", which.name()));
         let options = WatchOptions::new("configmaps").check(which.name());
         let events = watch_stream(self.watches, self.api::<ConfigMap>(namespace.as_deref()), config, options);
         let caches = self.caches.clone();
-        Box::pin(feed(events, self.filled.share(), move |step| match step {
+        Box::pin(feed(events, share, move |step| match step {
             Step::Begin => caches.namespaces.begin_relist(which, namespace.as_deref()),
             Step::Finish => caches.namespaces.finish_relist(which, namespace.as_deref()),
             Step::Remove(map) => {
@@ -205,7 +183,7 @@ impl Feeder<'_> {
         }))
     }
 
-    fn service_accounts(&self, namespace: Option<String>) -> BoxFuture<'static, ()> {
+    fn service_accounts(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("serviceaccounts");
         let api = match &namespace {
             Some(namespace) => {
@@ -215,7 +193,7 @@ impl Feeder<'_> {
         };
         let events = watch_stream(self.watches, api, managed(), options);
         let (caches, gauge) = (self.caches.clone(), self.accounts.clone());
-        Box::pin(feed(events, self.filled.share(), move |step| {
+        Box::pin(feed(events, share, move |step| {
             let accounts = &caches.service_accounts;
             match step {
                 Step::Begin => accounts.begin_relist(namespace.as_deref()),
@@ -227,7 +205,7 @@ impl Feeder<'_> {
         }))
     }
 
-    fn config_maps(&self, namespace: Option<String>) -> BoxFuture<'static, ()> {
+    fn config_maps(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("configmaps").check("managed configmaps");
         let api = match &namespace {
             Some(namespace) => {
@@ -237,7 +215,7 @@ impl Feeder<'_> {
         };
         let events = watch_stream(self.watches, api, managed(), options);
         let (caches, gauge) = (self.caches.clone(), self.maps.clone());
-        Box::pin(feed(events, self.filled.share(), move |step| {
+        Box::pin(feed(events, share, move |step| {
             let maps = &caches.config_maps;
             match step {
                 Step::Begin => maps.table.begin_relist(namespace.as_deref()),
@@ -249,13 +227,13 @@ impl Feeder<'_> {
         }))
     }
 
-    fn namespaces(&self) -> BoxFuture<'static, ()> {
+    fn namespaces(&self, share: Share) -> BoxFuture<'static, ()> {
         let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
         let options = WatchOptions::new("namespaces");
         let events = watch_stream(self.watches, api, watcher::Config::default(), options);
         let mut gauge = StoreGauge::new(&self.watches.metrics, "namespaces");
         let caches = self.caches.clone();
-        Box::pin(feed(events, self.filled.share(), move |step| {
+        Box::pin(feed(events, share, move |step| {
             let states = &caches.namespaces;
             match step {
                 Step::Begin => states.labels.begin_relist(None),
@@ -272,12 +250,11 @@ impl Feeder<'_> {
         }))
     }
 
-    fn poll_namespace(&self, name: String) -> BoxFuture<'static, ()> {
+    fn poll_namespace(&self, name: String, share: Share) -> BoxFuture<'static, ()> {
         let check = format!("namespace {name}");
         self.watches.readiness.register(check.clone(), "not read yet");
         let (readiness, caches) = (self.watches.readiness.clone(), self.caches.clone());
         let api = Api::<Namespace>::all(self.client.clone());
-        let mut share = self.filled.share();
         Box::pin(async move {
             let mut wait = RETRY;
             loop {
@@ -299,50 +276,39 @@ impl Feeder<'_> {
                         wait = (wait * 2).min(NAMESPACE_POLL);
                     }
                 }
-                // Other namespaces go on while this one is being repaired.
+                // The labels are asked for again when a Pod needs them: nothing waits for this poll.
                 share.done();
                 sleep(wait.mul_f64(1.0 + f64::from(fastrand::u8(0..100)) / 1000.0)).await;
             }
         })
     }
 
-    fn csi_driver(&self) -> BoxFuture<'static, ()> {
+    fn csi_driver(&self, share: Share) -> BoxFuture<'static, ()> {
         let api = Api::<PartialObjectMeta<CSIDriver>>::all(self.client.clone());
         let config = watcher::Config::default().fields(&format!("metadata.name={SPIFFE_CSI_DRIVER}"));
-        let options = WatchOptions::new("csidrivers").degrade_when_refused();
+        // Where the right to see drivers is missing, SPIRE counts as absent and admission goes on.
+        let refused = share.clone();
+        let options = WatchOptions::new("csidrivers").degrade_when_refused().on_trouble(move |trouble| {
+            if trouble.kind == TroubleKind::Forbidden {
+                refused.done();
+            }
+        });
         let events = watch_stream(self.watches, api, config, options);
         let caches = self.caches.clone();
-        let (share, mut fallback) = (Share(None), self.filled.share());
-        Box::pin(async move {
-            let (first, mut listed) = watch::channel(false);
-            let mut present = false;
-            let follow = feed(events, share, move |step| match step {
-                Step::Begin => present = false,
-                Step::Put(_) => {
-                    present = true;
-                    caches.cluster.set_csi_driver(true);
-                }
-                Step::Remove(_) => caches.cluster.set_csi_driver(false),
-                Step::Finish => {
-                    caches.cluster.set_csi_driver(present);
-                    first.send_replace(true);
-                }
-            });
-            let wait = async {
-                let _ = tokio::time::timeout(DRIVER_PATIENCE, listed.wait_for(|listed| *listed)).await;
-                fallback.done();
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                () = follow => {}
-                () = wait => {}
+        let mut present = false;
+        Box::pin(feed(events, share, move |step| match step {
+            Step::Begin => present = false,
+            Step::Put(_) => {
+                present = true;
+                caches.cluster.set_csi_driver(true);
             }
-        })
+            Step::Remove(_) => caches.cluster.set_csi_driver(false),
+            Step::Finish => caches.cluster.set_csi_driver(present),
+        }))
     }
 
-    fn version(&self) -> BoxFuture<'static, ()> {
+    fn version(&self, share: Share) -> BoxFuture<'static, ()> {
         let (client, caches) = (self.client.clone(), self.caches.clone());
-        let mut share = self.filled.share();
         Box::pin(async move {
             loop {
                 let wait = match client.apiserver_version().await {
@@ -375,7 +341,7 @@ fn with_key(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, a
 /// Translates watch events for an index; ends with the stream, which is never.
 async fn feed<K>(
     mut events: impl Stream<Item = Event<K>> + Unpin,
-    mut share: Share,
+    share: Share,
     mut apply: impl FnMut(Step<K>),
 ) {
     while let Some(event) = events.next().await {

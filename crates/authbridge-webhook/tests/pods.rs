@@ -24,6 +24,7 @@ use authbridge_webhook::{
     review::{Answer, Request},
     run::endpoints,
     server::endpoint::{Handler, Progress},
+    watches::Synced,
     writes::Writer,
 };
 use axum::{
@@ -82,7 +83,7 @@ fn world(answer: impl FnMut(&Call) -> Reply + Send + 'static) -> World {
         events: EventRecorder::new(client, &kit, "test", "test").0,
         scope: Scope::Cluster,
         operator_namespace: "kagenti-system".to_owned(),
-        synced: receiver,
+        synced: Synced::whole(receiver),
     };
     let router = endpoints(Arc::new(pods), Arc::new(Nobody), Arc::new(Nobody), &metrics);
     enable(&caches, "team1");

@@ -93,14 +93,20 @@ pub fn decide(sight: &Sight<'_>, lifetimes: &Lifetimes) -> Action {
         return if restorable { Action::Restore } else { Action::Issue };
     };
     if serving.authority == *authority.certificate() {
-        if due(authority.certificate(), lifetimes.authority, 5, now) {
+        let left = authority.certificate().not_after().duration_since(now);
+        // Four overlaps: also an authority made under other flags leaves time for the change.
+        if due(authority.certificate(), lifetimes.authority, 5, now) || left <= lifetimes.overlap * 4 {
             return Action::NewAuthority;
         }
         if due(&serving.leaf, lifetimes.leaf, 3, now) {
             return Action::Issue;
         }
-    } else if sight.published_since.is_some_and(|t| now.duration_since(t) >= lifetimes.overlap) {
-        return Action::Issue;
+    } else if let Some(since) = sight.published_since {
+        // A leaf that is about to end cannot wait for the whole overlap.
+        let ends = serving.leaf.not_after().duration_since(now) <= serving.leaf.lifetime() / 10;
+        if ends || now.duration_since(since) >= lifetimes.overlap {
+            return Action::Issue;
+        }
     }
     if !serving.previous.is_empty() && !serving.previous_alive(now) {
         return Action::DropPrevious;
@@ -205,6 +211,9 @@ mod tests {
         assert_eq!(decide(&seen, &LIFETIMES), Action::Rest, "published, too short");
         seen.published_since = Some(now - SignedDuration::from_mins(5));
         assert_eq!(decide(&seen, &LIFETIMES), Action::Issue);
+        seen.now = leaf.leaf.not_after() - SignedDuration::from_mins(1);
+        seen.published_since = Some(seen.now);
+        assert_eq!(decide(&seen, &LIFETIMES), Action::Issue, "the leaf ends before the overlap does");
         let bundle = wanted_bundle(Some(&new), Some(&leaf), now);
         assert_eq!(bundle, [old.certificate(), new.certificate()]);
     }
