@@ -20,6 +20,7 @@ pub mod invalid;
 pub mod kinds;
 pub mod mesh;
 pub mod metrics;
+pub mod ovn;
 pub mod patch;
 pub mod process;
 pub mod propagation;

@@ -4,6 +4,8 @@ mod cluster;
 mod configs;
 mod optional;
 
+pub(crate) use optional::serves;
+
 use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
 
 use api_types::AgentRuntime;
@@ -24,7 +26,7 @@ use crate::{
     context::{Context, Key},
     index::{OwnerKey, Pod, RuntimeKey, Target},
     kinds::{self, SandboxVersion, WorkloadKind},
-    scc,
+    ovn, scc,
     sources::Source,
     workload::{Workload, WorkloadKey, WorkloadView},
 };
@@ -110,6 +112,13 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
     ctx.sources.register(Source::OpenShift, None);
     let looking = ctx.clone();
     spawn("look for openshift", Box::pin(async move { scc::look(&looking).await }));
+    let (client, metrics) = (ctx.client.clone(), process.metrics().clone());
+    let routing = async move {
+        ovn::look(&client, &metrics).await;
+        // A task that ends ends the process.
+        std::future::pending::<()>().await;
+    };
+    spawn("look at the network", Box::pin(routing));
     for (name, task) in cluster::namespaces(&watcher) {
         spawn(name, task);
     }

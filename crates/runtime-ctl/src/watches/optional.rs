@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// True when a group version serves a kind.
-async fn serves(client: &Client, group_version: &str, kind: &str) -> kube::Result<bool> {
+pub(crate) async fn serves(client: &Client, group_version: &str, kind: &str) -> kube::Result<bool> {
     match client.list_api_group_resources(group_version).await {
         Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == kind)),
         Err(error) if crate::error::code_of(&error) == 404 => Ok(false),

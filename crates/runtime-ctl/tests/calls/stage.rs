@@ -106,19 +106,19 @@ impl Server {
             return (404, failure(404, "NotFound", "not found"));
         };
         if method == "PATCH" {
-            let mut patch = body;
+            let mut change = body;
             if status {
-                patch = json!({"status": patch["status"]});
-            } else if patch.pointer("/metadata/finalizers") == Some(&json!([]))
+                change = json!({"status": change["status"]});
+            } else if change.pointer("/metadata/finalizers") == Some(&json!([]))
                 && object.pointer("/metadata/deletionTimestamp").is_some()
             {
                 self.objects.remove(&path);
                 return (200, object);
             }
-            if let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut) {
+            if let Some(metadata) = change.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.remove("resourceVersion");
             }
-            merge(&mut object, &patch);
+            merge(&mut object, &change);
             object = self.put(&path, object);
         }
         (200, object)
