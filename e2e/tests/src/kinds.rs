@@ -98,6 +98,8 @@ kinds! {
     ISSUER = namespaced "cert-manager.io" "v1" "Issuer" "issuers";
     /// Certificate of cert-manager.
     CERTIFICATE = namespaced "cert-manager.io" "v1" "Certificate" "certificates";
+    /// Network of OpenShift's operator.
+    NETWORK = cluster "operator.openshift.io" "v1" "Network" "networks";
     /// Sandbox of agent-sandbox, older version.
     SANDBOX_ALPHA = namespaced "agents.x-k8s.io" "v1alpha1" "Sandbox" "sandboxes";
     /// Sandbox of agent-sandbox.

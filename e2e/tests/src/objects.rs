@@ -157,15 +157,21 @@ pub fn spiffe_csi_driver() -> Object {
     }))
 }
 
-/// An Agent-like CRD for [`kinds::AGENT`]: the real one comes with its controller.
-pub fn agent_crd() -> Value {
-    named(kinds::CRD, "agents.agent.kagenti.dev")
+/// A CRD that accepts everything: stands for the real one where only the kind's existence matters.
+pub fn open_crd(kind: Kind) -> Value {
+    let singular = kind.kind.to_lowercase();
+    named(kinds::CRD, &format!("{}.{}", kind.plural, kind.group))
         .spec(json!({
-            "group": kinds::AGENT.group,
-            "scope": "Namespaced",
-            "names": {"kind": "Agent", "listKind": "AgentList", "plural": "agents", "singular": "agent"},
+            "group": kind.group,
+            "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+            "names": {
+                "kind": kind.kind,
+                "listKind": format!("{}List", kind.kind),
+                "plural": kind.plural,
+                "singular": singular,
+            },
             "versions": [{
-                "name": kinds::AGENT.version,
+                "name": kind.version,
                 "served": true,
                 "storage": true,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},

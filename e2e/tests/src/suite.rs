@@ -164,7 +164,8 @@ impl Suite {
     /// cert-manager; nothing global may be changed in it.
     pub async fn shared() -> Result<Arc<Self>> {
         let started = SHARED.get_or_init(|| async {
-            let options = Options::default().fixture("cert-manager").object("", objects::agent_crd());
+            let options =
+                Options::default().fixture("cert-manager").object("", objects::open_crd(kinds::AGENT));
             Self::start(options, None).await.map(Arc::new).map_err(|error| format!("{error:#}"))
         });
         started.await.clone().map_err(|error| anyhow!("the shared cluster: {error}"))

@@ -9,6 +9,7 @@ mod failover;
 mod idle;
 mod mesh;
 mod namespaced;
+mod openshift;
 mod rules;
 mod sandbox;
 mod scale;
