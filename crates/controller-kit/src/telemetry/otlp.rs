@@ -20,6 +20,9 @@ use crate::version::VERSION;
 /// Either variable turns the export on.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
+/// Say how the collector wants to be spoken to.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
 /// The exporting side of tracing.
 pub(super) struct Traces {
     provider: SdkTracerProvider,
@@ -28,11 +31,18 @@ pub(super) struct Traces {
 impl Traces {
     /// `None` when no endpoint is set. Reads the standard `OTEL_*` variables.
     pub(super) fn from_env(component: &Component, instance: &str) -> Result<Option<Self>, String> {
-        let endpoint = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let Some(endpoint) = ENDPOINTS.into_iter().find_map(endpoint) else { return Ok(None) };
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let Some(endpoint) = ENDPOINTS.into_iter().find_map(variable) else { return Ok(None) };
         if endpoint.starts_with("https://") {
             return Err(format!(
                 "the OTLP endpoint {endpoint} is https, which is not supported: use a collector in the cluster over http"
+            ));
+        }
+        if let Some(protocol) =
+            PROTOCOLS.into_iter().find_map(variable).filter(|value| value != "http/protobuf")
+        {
+            return Err(format!(
+                "the OTLP protocol {protocol} is not supported: use http/protobuf (port 4318 of most collectors)"
             ));
         }
         let exporter = OtlpExporter::builder()

@@ -1,6 +1,5 @@
 //! The cases. Each one says its rule.
 
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -190,7 +189,10 @@ async fn a_follower_is_ready_and_does_nothing() {
 async fn without_an_api_server_it_waits_unready() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kubeconfig");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound but not listening: connections are refused, and nobody else gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = socket.local_addr().unwrap();
     write_kubeconfig(&path, nobody);
     let kubeconfig = format!("--kubeconfig={}", path.display());
     let mut args = PLAIN.to_vec();
@@ -209,7 +211,7 @@ async fn without_an_api_server_it_waits_unready() {
     assert!(process.is_running());
 
     // It comes up: ready without a restart.
-    Kubernetes::default().start_at(nobody).await;
+    Kubernetes::default().serve(socket.listen(64).unwrap());
     until(probes, "/readyz", 200).await;
     process.line(|line| line["message"] == "leading").await;
     process.signal("TERM").await;
@@ -397,5 +399,11 @@ async fn traces_are_flushed_at_the_end() {
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert!(cluster.kubernetes.traces() > 0, "{:?}", cluster.kubernetes.requests());
-    std::io::stdout().flush().unwrap();
+
+    // What cannot be exported is said, and ends nothing.
+    env.push(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"));
+    let process = Running::start(&args, &env);
+    let line = process.line(|line| line["message"] == "traces are not exported").await;
+    assert!(line["error"].as_str().is_some_and(|error| error.contains("http/protobuf")), "{line}");
+    process.line(|line| line["message"] == "leading").await;
 }

@@ -28,20 +28,19 @@ struct Objects {
 impl Kubernetes {
     /// Starts the server and writes a kubeconfig for it.
     pub(crate) async fn start(self, kubeconfig: &std::path::Path) -> SocketAddr {
-        let address = self.start_at("127.0.0.1:0".parse().unwrap()).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         write_kubeconfig(kubeconfig, address);
+        self.serve(listener);
         address
     }
 
-    /// Starts the server at an address that is known already.
-    pub(crate) async fn start_at(self, address: SocketAddr) -> SocketAddr {
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Starts the server on a socket that listens already.
+    pub(crate) fn serve(self, listener: tokio::net::TcpListener) {
         tokio::spawn(async move {
             let router = Router::new().fallback(handle).with_state(self);
             axum::serve(listener, router).await.unwrap();
         });
-        address
     }
 
     pub(crate) fn lease(&self, name: &str) -> Option<Value> {
