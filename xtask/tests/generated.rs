@@ -7,15 +7,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn sources(folder: &Path, into: &mut String) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+/// All Rust sources below a folder, as one text.
+fn sources(folder: &Path, into: &mut String) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
         if path.is_dir() {
-            sources(&path, into);
+            sources(&path, into)?;
         } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push_str(&std::fs::read_to_string(path).unwrap());
+            into.push_str(&std::fs::read_to_string(path)?);
         }
     }
+    Ok(())
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn every_metric_is_documented() {
         ("authbridge-webhook", "docs/authbridge-webhook.md"),
     ] {
         let mut text = String::new();
-        sources(&root().join(format!("crates/{component}/src")), &mut text);
+        sources(&root().join(format!("crates/{component}/src")), &mut text).unwrap();
         let names: BTreeSet<&str> =
             literal.captures_iter(&text).map(|c| c.get(1).unwrap().as_str()).collect();
         assert!(!names.is_empty(), "{component} registers metrics");

@@ -9,8 +9,11 @@ use crate::{AgentCardDefinition, AgentRuntime, AuthorizationPolicy};
 
 /// All definitions, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut all =
-        vec![without_required_spec(AgentCardDefinition::crd()), AgentRuntime::crd(), AuthorizationPolicy::crd()];
+    let mut all = vec![
+        without_required_spec(AgentCardDefinition::crd()),
+        AgentRuntime::crd(),
+        AuthorizationPolicy::crd(),
+    ];
     for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
             null_means_unset(schema);
