@@ -59,6 +59,8 @@ use crate::{metrics_door, version};
 
 /// Namespace of a process that nobody told where it runs (webhook §2).
 pub const DEFAULT_NAMESPACE: &str = "kagenti-system";
+/// Name of the readiness check that fails until the component has set itself up.
+const STARTUP_CHECK: &str = "startup";
 /// Name of the readiness check that fails from the first signal on.
 const SHUTDOWN_CHECK: &str = "shutdown";
 /// Running reconciles may take this long after SIGTERM (runtime §19.1).
@@ -149,6 +151,8 @@ impl Process {
         let signals = Signals::listen().map_err(StartError::Signals)?;
         let metrics = Metrics::new(component.name);
         let readiness = Readiness::new();
+        // Checks are registered one by one; until all are, having none that fails means nothing.
+        readiness.register(STARTUP_CHECK, "the process is starting");
         let config = client::config(args.kubeconfig.as_deref()).await?;
         let (client, reachability) = client::client(component, args, config, &metrics)?;
         let probe_listener = Listener::bind("probes", args.health_probe_bind_address).await?;
@@ -290,9 +294,11 @@ impl Process {
         self.shutdown_delay = delay;
     }
 
-    /// Runs until a signal or until a task ends, and ends in order (packaging §12). A lost Lease and a
+    /// Runs until a signal or until a task ends, and ends in order (packaging §12). The process can be
+    /// ready only from here on: register the component's checks before. A lost Lease and a
     /// second signal exit from here.
     pub async fn run(mut self) -> ExitCode {
+        self.readiness.set_ok(STARTUP_CHECK);
         let ending = tokio::select! {
             name = self.signals.next() => Ending::Signal(name),
             ended = self.work.first_end() => Ending::Work(ended),
@@ -375,6 +381,7 @@ impl System {
     }
 
     fn reachability(&self, reachability: Arc<Reachability>, client: &Client, readiness: &Readiness) {
+        reachability.register(readiness);
         let (client, readiness) = (client.clone(), readiness.clone());
         self.endless("reachability", async move { reachability.run(client, readiness).await });
     }

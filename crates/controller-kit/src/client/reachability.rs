@@ -56,10 +56,15 @@ impl Reachability {
         }
     }
 
+    /// Adds the check, failing until there is an answer.
+    pub fn register(&self, readiness: &Readiness) {
+        readiness.register(CHECK, format!("no answer from {} yet", self.host));
+    }
+
     /// Keeps the check `kubernetes-api` right, for ever. While the server does not answer it asks for
     /// its version every second, so the check heals although nothing else is tried so often.
     pub async fn run(&self, client: Client, readiness: Readiness) {
-        readiness.register(CHECK, format!("no answer from {} yet", self.host));
+        self.register(&readiness);
         loop {
             if self.reachable.load(Ordering::Relaxed) {
                 readiness.set_ok(CHECK);

@@ -18,6 +18,9 @@ use crate::kubernetes::{Kubernetes, write_kubeconfig};
 use crate::running::{Running, call, command, eventually, get, until};
 
 const LEASE: &str = "test-ctl.kagenti.dev";
+/// Well below the grace period of 8 s, so that an end "at once" is told from an orderly one, and far
+/// above what a busy machine adds. How soon exactly is measured with a clock that stands, in `lease.rs`.
+const SOON: Duration = Duration::from_secs(6);
 const PLAIN: [&str; 3] = [
     "--health-probe-bind-address=127.0.0.1:0",
     "--metrics-bind-address=127.0.0.1:0",
@@ -115,7 +118,7 @@ async fn sigterm_finishes_work_releases_the_lease_and_exits_zero() {
     assert_eq!(cluster.kubernetes.holder(LEASE).as_deref(), Some("pod-1"), "held while work is running");
     let (status, took) = process.end().await;
     assert_eq!(status.code(), Some(0));
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert!(process.log().iter().any(|line| line.contains("work finished")));
     assert_eq!(cluster.kubernetes.holder(LEASE).as_deref(), Some(""));
 }
@@ -132,7 +135,7 @@ async fn a_second_signal_exits_with_130_at_once() {
     process.signal("INT").await;
     let (status, took) = process.end().await;
     assert_eq!((status.code(), status.signal()), (Some(130), None));
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < SOON, "{took:?}");
 }
 
 /// Style 2.7: the first task that ends ends the process, and is named.
@@ -157,8 +160,7 @@ async fn a_lost_lease_ends_the_process_with_1() {
     cluster.kubernetes.set_lease(LEASE, lease);
     let (status, took) = process.end().await;
     assert_eq!(status.code(), Some(1));
-    // Two seconds until the next renewal finds out, one to end.
-    assert!(took < Duration::from_millis(3100), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert_eq!(
         cluster.kubernetes.holder(LEASE).as_deref(),
         Some("pod-2"),
@@ -397,7 +399,7 @@ async fn traces_are_flushed_at_the_end() {
     process.signal("TERM").await;
     let (status, took) = process.end().await;
     assert_eq!(status.code(), Some(0));
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < SOON, "{took:?}");
     assert!(cluster.kubernetes.traces() > 0, "{:?}", cluster.kubernetes.requests());
 
     // What cannot be exported is said, and ends nothing.
