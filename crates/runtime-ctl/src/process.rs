@@ -24,6 +24,12 @@ use crate::{
 
 /// The command line.
 #[derive(Clone, Debug, Parser)]
+// 1,000 enrolments at once are 4,000 requests: with the common limit of 100 per second they would take 40 s, and
+// 30 s is the most we promise. The API server's own fairness protects it.
+#[command(
+    mut_arg("kube_qps", |arg| arg.default_value("500")),
+    mut_arg("kube_burst", |arg| arg.default_value("1000"))
+)]
 pub struct Cli {
     /// Flags that every component has.
     #[command(flatten)]
