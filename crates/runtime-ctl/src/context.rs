@@ -88,6 +88,8 @@ pub struct Context {
     pub restarts: Memory<WorkloadKey, tokio::time::Instant>,
     /// The skills annotation that was last complained about.
     pub bad_skills: Memory<RuntimeKey, String>,
+    /// Since when a step of a rollout has not been written.
+    pub progress: Memory<RuntimeKey, tokio::time::Instant>,
     /// AgentRuntimes that this build cannot read.
     pub undecodable: Memory<RuntimeKey, Undecodable>,
     /// Secrets to delete once no Pod mounts them (runtime §15).
@@ -136,6 +138,7 @@ impl Context {
             namespace_locks: NamespaceLocks::default(),
             restarts: Memory::default(),
             bad_skills: Memory::default(),
+            progress: Memory::default(),
             undecodable: Memory::default(),
             orphaned_secrets: Memory::default(),
             last_error: Memory::default(),
@@ -219,6 +222,7 @@ impl Context {
     pub fn forget(&self, key: &RuntimeKey) {
         self.succeeded(&Key::Runtime(key.clone()));
         self.bad_skills.remove(key);
+        self.progress.remove(key);
     }
 }
 

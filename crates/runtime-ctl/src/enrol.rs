@@ -106,7 +106,9 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
     read_skills(ctx, &runtime, &applied.workload, config.gates.skill_discovery, &mut report);
 
     let old = runtime.status.clone();
-    finish(ctx, &runtime, &report, &[], applied.hash_written).await?;
+    if let Some(later) = finish(ctx, &runtime, &report, &[], applied.hash_written).await? {
+        return Ok(Some(next.map_or(later, |next| next.min(later))));
+    }
     if let Some(now) =
         ctx.index.runtimes.get(&RuntimeKey::of(&runtime)).and_then(|runtime| runtime.status.clone())
         && !warnings.is_empty()

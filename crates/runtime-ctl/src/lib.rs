@@ -18,6 +18,7 @@ pub mod error;
 pub mod index;
 pub mod invalid;
 pub mod kinds;
+pub mod lean;
 pub mod mesh;
 pub mod metrics;
 pub mod ovn;

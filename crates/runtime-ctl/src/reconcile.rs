@@ -8,6 +8,7 @@ use api_types::{
 };
 use controller_kit::backoff::jitter;
 use kube::ResourceExt;
+use tokio::time::Instant;
 
 use crate::{
     announce, cleanup,
@@ -32,6 +33,9 @@ const SAFETY_LOOK: Duration = Duration::from_secs(10 * 3600);
 const MISSING_TARGET: Duration = Duration::from_secs(30);
 /// When to look again while a watch has not delivered.
 const NOT_SYNCED: Duration = Duration::from_millis(300);
+
+/// How long the steps of a rollout are held back before one is written.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// When to look again.
 pub type Next = Option<Duration>;
@@ -130,7 +134,7 @@ pub async fn report_unresolved(
 ) -> Result<(), Error> {
     let mut report = not_ready(unresolved.reason, unresolved.message.clone());
     report.set(condition::TARGET_RESOLVED, Verdict::no(unresolved.reason, unresolved.message));
-    finish(ctx, runtime, &report, &[], false).await
+    finish(ctx, runtime, &report, &[], false).await.map(drop)
 }
 
 /// The target of an AgentRuntime, or why there is none.
@@ -198,7 +202,7 @@ async fn release_former_targets(
     Ok(())
 }
 
-/// Writes the status when it differs and says what turned.
+/// Writes the status when it differs and says what turned. `Some` = not written yet, come back after that time.
 ///
 /// # Errors
 /// What the API server says.
@@ -208,14 +212,23 @@ pub async fn finish(
     report: &Report,
     kept: &[&str],
     hash_written: bool,
-) -> Result<(), Error> {
+) -> Result<Next, Error> {
+    let key = RuntimeKey::of(runtime);
     let generation = runtime.metadata.generation.unwrap_or_default();
     let Some(next) = status::next(runtime.status.as_ref(), report, generation, kept, ctx.now()) else {
-        return Ok(());
+        ctx.progress.remove(&key);
+        return Ok(None);
     };
+    if !hash_written && status::is_progress(runtime.status.as_ref(), &next) {
+        let since = ctx.progress.get_or_insert(key.clone(), Instant::now());
+        if let Some(rest) = PROGRESS.checked_sub(since.elapsed()).filter(|rest| !rest.is_zero()) {
+            return Ok(Some(rest));
+        }
+    }
+    ctx.progress.remove(&key);
     let before: Option<AgentRuntimeStatus> = runtime.status.clone();
     if write::status(ctx, runtime, &next).await?.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let ready = report.get(condition::READY);
     if status::turned(before.as_ref(), &next, condition::READY) {
@@ -228,5 +241,5 @@ pub async fn finish(
         }
     }
     announce::transitions(ctx, runtime, before.as_ref(), &next, report, hash_written);
-    Ok(())
+    Ok(None)
 }

@@ -145,6 +145,33 @@ pub fn next(
     (!same).then_some(next)
 }
 
+/// True when `next` differs from the present status only in how far a rollout has come.
+///
+/// Writing each step would cost a request per Pod and say nothing that lasts.
+pub fn is_progress(old: Option<&AgentRuntimeStatus>, next: &AgentRuntimeStatus) -> bool {
+    let rolling = |status: &AgentRuntimeStatus| {
+        find(&status.conditions, condition::PODS_CONFIGURED)
+            .filter(|c| c.reason == reason::ROLLOUT_IN_PROGRESS)
+            .map(|c| c.message.clone())
+    };
+    let Some(old) = old else { return false };
+    let (Some(message), Some(_)) = (rolling(old), rolling(next)) else { return false };
+    let mut same = next.clone();
+    same.configured_pods = old.configured_pods;
+    same.card.clone_from(&old.card);
+    for c in same.conditions.iter_mut().filter(|c| c.type_ == condition::PODS_CONFIGURED) {
+        c.message.clone_from(&message);
+    }
+    let by_type = |status: &AgentRuntimeStatus| {
+        let mut conditions = status.conditions.clone();
+        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        conditions
+    };
+    by_type(&same) == by_type(old)
+        && AgentRuntimeStatus { conditions: Vec::new(), ..same }
+            == AgentRuntimeStatus { conditions: Vec::new(), ..old.clone() }
+}
+
 /// The fields of a status for server-side apply: those runtime-ctl owns, lists always present (runtime §6.1).
 pub fn document(status: &AgentRuntimeStatus) -> Value {
     json!({
@@ -265,6 +292,25 @@ mod tests {
         let second = next(Some(&first), &report, 1, &[], at(20)).unwrap();
         assert!(!turned(Some(&first), &second, condition::READY));
         assert!(!turned(Some(&first), &second, condition::MTLS_READY));
+    }
+
+    #[test]
+    fn the_steps_of_a_rollout_are_progress_and_its_end_is_not() {
+        let at_step = |configured: i32, observed: bool| {
+            let mut report = ready();
+            report.configured_pods = configured;
+            let rollout = Rollout { configured, desired: 3, observed, paused: false, queued: false };
+            report.set(condition::PODS_CONFIGURED, rollout.verdict());
+            report
+        };
+        let first = next(None, &at_step(0, false), 1, &[], at(10)).unwrap();
+        assert!(!is_progress(None, &first));
+        let second = next(Some(&first), &at_step(1, true), 1, &[], at(20)).unwrap();
+        assert!(is_progress(Some(&first), &second));
+        let third = next(Some(&first), &at_step(3, true), 1, &[], at(20)).unwrap();
+        assert!(!is_progress(Some(&first), &third));
+        let edited = next(Some(&first), &at_step(1, true), 2, &[], at(20)).unwrap();
+        assert!(!is_progress(Some(&first), &edited));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::{
     Api, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::DeserializeGuard,
     runtime::watcher::{self, Event},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     context::{Context, Key},
     index::{OwnerKey, Pod, RuntimeKey, Target},
     kinds::{self, SandboxVersion, WorkloadKind},
+    lean::LeanMeta,
     ovn, scc,
     sources::Source,
     workload::{Workload, WorkloadKey, WorkloadView},
@@ -34,6 +35,12 @@ use crate::{
 /// Counts of a status need no haste: one look for all of them.
 const CALM: Duration = Duration::from_secs(2);
 const NOW: Duration = Duration::ZERO;
+/// Objects of one page of a list: while it is read they are in memory whole.
+const PAGE: u32 = 100;
+
+fn pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
 
 /// What every watch task needs.
 #[derive(Clone)]
@@ -47,11 +54,23 @@ impl Watcher {
     /// Options whose trouble is noted for the passes that depend on the source.
     fn options(&self, kind: &'static str, source: Source, namespace: Option<&str>) -> WatchOptions {
         let (ctx, namespace) = (self.ctx.clone(), namespace.map(str::to_owned));
-        WatchOptions::new(kind).degrade_when_refused().on_trouble(move |trouble| {
+        let options = WatchOptions::new(kind).on_trouble(move |trouble| {
             if trouble.kind != TroubleKind::Expired {
                 ctx.sources.troubled(source, namespace.as_deref(), &trouble.text);
             }
-        })
+        });
+        match source {
+            // Nothing can be enrolled while these are refused.
+            Source::Runtimes
+            | Source::Pods
+            | Source::Namespaces
+            | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
+            // A refusal counts as absence, and a condition says so (runtime §5.3, §19.4).
+            Source::Workloads(WorkloadKind::Sandbox)
+            | Source::Config(_)
+            | Source::Spire
+            | Source::OpenShift => options.degrade_when_refused(),
+        }
     }
 
     fn gauge(&self, kind: &str) -> StoreGauge {
@@ -136,7 +155,7 @@ async fn runtimes(watcher: Watcher, namespace: Option<String>) {
             ctx.undecodable.insert(key, bad);
         }
     };
-    let config = watcher::Config::default();
+    let config = pages();
     let mut events = watch::guarded_watch_stream::<AgentRuntime>(
         &watcher.watches,
         &ctx.client,
@@ -247,7 +266,7 @@ async fn workloads(watcher: Watcher, kind: WorkloadKind, version: SandboxVersion
     };
     let source = Source::Workloads(kind);
     let options = watcher.options(plural, source, namespace.as_deref());
-    let mut events = watch::watch_stream(&watcher.watches, api, watcher::Config::default(), options);
+    let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
     let mut gauge = watcher.gauge(plural);
     let mut listing = Listing(None);
     while let Some(event) = events.next().await {
@@ -322,12 +341,12 @@ fn wake_owner(ctx: &Context, owner: &OwnerKey, delay: Duration) {
 
 async fn pods(watcher: Watcher, namespace: Option<String>) {
     let ctx = &watcher.ctx;
-    let api: Api<PartialObjectMeta<ApiPod>> = match &namespace {
+    let api: Api<LeanMeta<ApiPod>> = match &namespace {
         Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
         None => Api::all(ctx.client.clone()),
     };
     // Metadata say nothing of the phase, but the selector may: a Pod that ends leaves the watch.
-    let config = watcher::Config::default()
+    let config = pages()
         .labels("kagenti.io/type in (agent,tool)")
         .fields("status.phase!=Succeeded,status.phase!=Failed");
     let options = watcher.options("pods", Source::Pods, namespace.as_deref());

@@ -15,7 +15,7 @@ use crate::kinds::{SandboxVersion, WorkloadKind};
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct WorkloadView {
     /// Object metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::lean::metadata")]
     pub metadata: ObjectMeta,
     /// The part of the spec that matters.
     #[serde(default)]

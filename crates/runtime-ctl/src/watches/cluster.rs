@@ -9,15 +9,15 @@ use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
 use kube::{
     Api, ResourceExt,
     api::ListParams,
-    core::PartialObjectMeta,
     runtime::watcher::{self, Event},
 };
 
-use super::{Listing, NOW, Watcher};
+use super::{Listing, NOW, Watcher, pages};
 use crate::{
     context::Context,
     error::{code_of, message_of},
     index::NamespaceFacts,
+    lean::LeanMeta,
     sources::Source,
 };
 
@@ -52,9 +52,9 @@ pub(super) fn namespaces(watcher: &Watcher) -> Vec<Task> {
 
 async fn watch_namespaces(watcher: Watcher) {
     let ctx = &watcher.ctx;
-    let api = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
+    let api = Api::<LeanMeta<Namespace>>::all(ctx.client.clone());
     let options = watcher.options("namespaces", Source::Namespaces, None);
-    let mut events = watch::watch_stream(&watcher.watches, api, watcher::Config::default(), options);
+    let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
     let mut listing = Listing(None);
     while let Some(event) = events.next().await {
         match event {
@@ -81,7 +81,7 @@ fn seen(ctx: &Context, name: &str, facts: NamespaceFacts) {
 
 async fn poll_namespace(watcher: Watcher, name: String) {
     let ctx = &watcher.ctx;
-    let api = Api::<PartialObjectMeta<Namespace>>::all(ctx.client.clone());
+    let api = Api::<LeanMeta<Namespace>>::all(ctx.client.clone());
     let check = format!("namespace {name}");
     let mut said = false;
     loop {
@@ -122,7 +122,7 @@ async fn poll_namespace(watcher: Watcher, name: String) {
 /// Watches CSIDriver `csi.spiffe.io`; a missing right counts as "no SPIRE".
 pub(super) async fn spire(watcher: Watcher) {
     let ctx = &watcher.ctx;
-    let api = Api::<PartialObjectMeta<CSIDriver>>::all(ctx.client.clone());
+    let api = Api::<LeanMeta<CSIDriver>>::all(ctx.client.clone());
     let selector = format!("metadata.name={SPIFFE_CSI_DRIVER}");
     let mut said = false;
     // A first list tells whether the watch is allowed at all: where it is not, it must not be tried in a loop.

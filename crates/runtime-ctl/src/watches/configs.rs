@@ -10,12 +10,9 @@ use controller_kit::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, ResourceExt,
-    runtime::watcher::{self, Event},
-};
+use kube::{Api, ResourceExt, runtime::watcher::Event};
 
-use super::{Listing, Watcher};
+use super::{Listing, Watcher, pages};
 use crate::{
     context::Context,
     index::{Input, Unreadable},
@@ -51,8 +48,8 @@ pub(super) async fn run(watcher: Watcher, input: Input, namespace: Option<String
     };
     let config = match input.name() {
         // By field, so that a Role may name the objects (runtime §19.4).
-        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
-        None => watcher::Config::default().labels(&format!("{}=true", label::DEFAULTS)),
+        Some(name) => pages().fields(&format!("metadata.name={name}")),
+        None => pages().labels(&format!("{}=true", label::DEFAULTS)),
     };
     let source = Source::Config(input);
     let options = {

@@ -7,12 +7,9 @@ use controller_kit::{
     watch::{self, WatchOptions},
 };
 use futures::{StreamExt, future::join_all};
-use kube::{
-    Api, Client,
-    runtime::watcher::{self, Event},
-};
+use kube::{Api, Client, runtime::watcher::Event};
 
-use super::{CALM, Listing, NOW, Watcher, workloads};
+use super::{CALM, Listing, NOW, Watcher, pages, workloads};
 use crate::{
     context::Context,
     error::message_of,
@@ -121,7 +118,7 @@ async fn watch_certificates(watcher: Watcher, namespace: Option<String>) {
         None => Api::all(ctx.client.clone()),
     };
     let options = WatchOptions::new("certificates").unchecked().optional_kind();
-    let mut events = watch::watch_stream(&watcher.watches, api, watcher::Config::default(), options);
+    let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
     let mut listing = Listing(None);
     while let Some(event) = events.next().await {
         match event {
