@@ -3,7 +3,7 @@
 use anyhow::Result;
 use e2e::Json as _;
 use e2e::admission::{patch_of, patched};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::fixture::split;
 use crate::webhook::fixture::{agent_pod, expect_warning};
@@ -39,10 +39,8 @@ async fn split_09_own_helper() -> Result<()> {
     // The same through the API server: what it stores is what the webhook answered.
     let stored = ns.create(pod).await?;
     assert!(stored.container("envoy-proxy").is_some());
-    assert_eq!(stored.items("/spec/containers").iter().filter(named_helper).count(), 1);
+    let containers = stored.items("/spec/containers");
+    let helpers = containers.iter().filter(|container| container.text("/name") == "spiffe-helper");
+    assert_eq!(helpers.count(), 1);
     Ok(())
-}
-
-fn named_helper(container: &&Value) -> bool {
-    container.text("/name") == "spiffe-helper"
 }

@@ -6,11 +6,14 @@ use e2e::{Json as _, Ns, Suite};
 use super::fixture::{ENVOY, REGISTRATION, SPIFFE, SPLIT, team, until_vector, vector};
 use crate::webhook::fixture::{agent_pod, create_pod};
 
+/// Labels of a pod template.
+type Labels = &'static [(&'static str, &'static str)];
+
 #[tokio::test]
 async fn split_05_vectors() -> Result<()> {
     let suite = SPLIT.alone().await?;
     let ns = team(&suite, "split-05").await?;
-    let labels: [(&str, &[(&str, &str)], &str); 6] = [
+    let labels: [(&str, Labels, &str); 6] = [
         ("default", &[], "1110"),
         ("registration", &[(REGISTRATION, "true")], "1111"),
         ("registration-false", &[(REGISTRATION, "false")], "1110"),
