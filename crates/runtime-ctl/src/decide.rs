@@ -28,6 +28,7 @@ pub fn decide(
     spec: &AgentRuntimeSpec,
     workload: &Workload,
 ) -> Decision {
+    let (labels, annotations) = (workload.template_labels.to_map(), workload.template_annotations.to_map());
     injection::decide(&Inputs {
         cluster: ClusterFacts {
             gates: &config.gates,
@@ -43,8 +44,8 @@ pub fn decide(
         },
         pod: PodFacts {
             workload: &workload.key.name,
-            labels: Some(&workload.template_labels),
-            annotations: Some(&workload.template_annotations),
+            labels: Some(&labels),
+            annotations: Some(&annotations),
             enrolled_as: Some(spec.workload_type.as_str()),
             service_account: workload.service_account.as_deref(),
             host_network: workload.host_network,

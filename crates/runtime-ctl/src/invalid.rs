@@ -1,25 +1,33 @@
 //! AgentRuntimes that this build cannot read (runtime §2.7).
+//!
+//! Everything goes by untyped merge patches: server-side apply refuses an object whose stored fields do not fit the
+//! schema, even where it would not touch them.
 
 use api_types::{
     AgentRuntime,
-    names::{condition, manager, reason},
+    names::{condition, finalizer, manager, reason},
 };
-use controller_kit::watch::Undecodable;
+use controller_kit::{apply, watch::Undecodable};
 use jiff::Timestamp;
 use kube::{
-    Api, Resource,
+    Api, ResourceExt,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
 use crate::{
+    cleanup::{self, Released},
     context::Context,
-    error::{Error, code_of},
+    error::Error,
     index::RuntimeKey,
-    reconcile::{Next, safety_look},
+    kinds::WorkloadKind,
+    reconcile::Next,
+    sandbox,
+    sources::Source,
+    status::OWNED,
 };
 
-/// Sets `Ready=False`, reason `InvalidSpec`, by an untyped patch.
+/// Sets `Ready=False`, reason `InvalidSpec`; lets go what is being deleted.
 ///
 /// # Errors
 /// What the API server says.
@@ -32,30 +40,82 @@ pub async fn report(ctx: &Context, key: &RuntimeKey, bad: &Undecodable) -> Resul
         ctx.undecodable.remove(key);
         return Ok(None);
     };
+    if live.metadata.deletion_timestamp.is_some() {
+        return let_go(ctx, key, &api, &live).await;
+    }
     let known = live.data.pointer("/status/conditions").cloned().unwrap_or_default();
-    let Some(ready) = condition(&known, bad, live.meta().generation, ctx.now()) else {
-        return Ok(safety_look());
+    let Some(ready) = condition(&known, bad, live.metadata.generation, ctx.now()) else {
+        return Ok(None);
     };
     ctx.may_write()?;
     let body = json!({
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": { "name": key.name },
+        // The list of conditions is replaced as a whole.
+        "metadata": { "resourceVersion": live.metadata.resource_version },
         "status": {
-            "observedGeneration": live.meta().generation,
+            "observedGeneration": live.metadata.generation,
             "phase": "Error",
             "configuredPods": 0,
             "linkedSkills": [],
-            "conditions": [ready],
+            "conditions": beside(&known, ready),
         },
     });
-    let params = PatchParams::apply(manager::RUNTIME_CTL).force();
-    match api.patch_status(&key.name, &params, &Patch::Apply(&body)).await {
-        Err(error) if code_of(&error) != 404 => {
+    match api.patch_status(&key.name, &params(), &Patch::Merge(&body)).await {
+        Err(error) if !apply::is_not_found(&error) => {
             Err(Error::api("write", format!("the status of {}", object()))(error))
         }
-        _ => Ok(safety_look()),
+        _ => Ok(None),
     }
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(manager::RUNTIME_CTL.into()), ..PatchParams::default() }
+}
+
+/// Ends the enrolments that carry its name: its target cannot be read, but the workloads say whose they are.
+async fn let_go(
+    ctx: &Context,
+    key: &RuntimeKey,
+    api: &Api<DynamicObject>,
+    live: &DynamicObject,
+) -> Result<Next, Error> {
+    if !live.finalizers().iter().any(|name| name == finalizer::CLEANUP) {
+        return Ok(None);
+    }
+    for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet] {
+        if !ctx.sources.is_synced(Source::Workloads(kind), &key.namespace) {
+            return Err(Error::NotSynced("workloads"));
+        }
+    }
+    for workload in ctx.index.workloads.enrolled_by(key) {
+        if cleanup::release(ctx, key, &workload).await? == Released::Waiting {
+            return Ok(Some(sandbox::LOOK_AGAIN));
+        }
+    }
+    ctx.may_write()?;
+    let others: Vec<_> = live.finalizers().iter().filter(|name| *name != finalizer::CLEANUP).collect();
+    let body = json!({
+        "metadata": { "resourceVersion": live.metadata.resource_version, "finalizers": others },
+    });
+    match api.patch(&key.name, &params(), &Patch::Merge(&body)).await {
+        Err(error) if !apply::is_not_found(&error) => {
+            Err(Error::api("change", format!("the finalizers of AgentRuntime {key}"))(error))
+        }
+        _ => {
+            ctx.forget(key);
+            Ok(None)
+        }
+    }
+}
+
+/// The conditions of others and this one: what runtime-ctl said about an older spec is not true of this one.
+fn beside(known: &Value, ready: Value) -> Vec<Value> {
+    let foreign = |condition: &&Value| {
+        let kind = condition.get("type").and_then(Value::as_str).unwrap_or_default();
+        !OWNED.contains(&kind)
+    };
+    let mut all: Vec<Value> = known.as_array().into_iter().flatten().filter(foreign).cloned().collect();
+    all.push(ready);
+    all
 }
 
 /// Pure: the condition, or `None` when it is there already.
@@ -91,6 +151,13 @@ fn condition(known: &Value, bad: &Undecodable, generation: Option<i64>, now: Tim
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_of_others_stay() {
+        let known = json!([{"type": "Ready"}, {"type": "TargetResolved"}, {"type": "Audited"}]);
+        let all = beside(&known, json!({"type": "Ready", "status": "False"}));
+        assert_eq!(all, [json!({"type": "Audited"}), json!({"type": "Ready", "status": "False"})]);
+    }
 
     #[test]
     fn it_is_said_once() {

@@ -27,8 +27,6 @@ use crate::{
     write,
 };
 
-/// When to look again at an object that needs nothing: its watches tell of every change (runtime §6).
-const SAFETY_LOOK: Duration = Duration::from_secs(10 * 3600);
 /// When to look again at a missing target; the workload watch is the fast path.
 const MISSING_TARGET: Duration = Duration::from_secs(30);
 /// When to look again while a watch has not delivered.
@@ -39,11 +37,6 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// When to look again.
 pub type Next = Option<Duration>;
-
-/// The next safety look.
-pub fn safety_look() -> Next {
-    Some(jitter(SAFETY_LOOK, 0.1))
-}
 
 /// One pass over whatever the queue handed out.
 ///
@@ -92,7 +85,7 @@ async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
         );
         let report = not_ready(reason::INVALID_SPEC, message);
         finish(ctx, &runtime, &report, &[], false).await?;
-        return Ok(safety_look());
+        return Ok(None);
     }
 
     let winner = ctx.index.runtimes.winner(&Target::of(&runtime)).map(|winner| winner.name_any());
@@ -103,7 +96,7 @@ async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
             reference.kind, reference.name
         );
         finish(ctx, &runtime, &not_ready(reason::DUPLICATE_TARGET, message), &[], false).await?;
-        return Ok(safety_look());
+        return Ok(None);
     }
 
     let workload = match resolve(ctx, &runtime).await? {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::reconcile::{Failure, guarded};
+use controller_kit::{
+    backoff::jitter,
+    reconcile::{Failure, guarded},
+};
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +17,10 @@ use crate::{
 
 /// How long the first passes wait for watches that neither deliver nor fail.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often everything is looked at although its watches told of no change (runtime §6).
+const SAFETY_LOOK: Duration = Duration::from_secs(10 * 3600);
+/// Over this time the safety looks are spread.
+const SAFETY_SPREAD: Duration = Duration::from_secs(600);
 /// How often the queue's metrics are brought up to date.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// When to look again while another replica leads.
@@ -39,9 +46,18 @@ pub async fn run(ctx: Arc<Context>, workers: usize, stop: CancellationToken) {
             tokio::time::sleep(COUNT_EVERY).await;
         }
     };
+    let safety = async {
+        loop {
+            tokio::time::sleep(jitter(SAFETY_LOOK, 0.1)).await;
+            for key in ctx.index.runtimes.keys() {
+                ctx.wake(key, SAFETY_SPREAD.mul_f64(fastrand::f64()));
+            }
+        }
+    };
     let ended = tokio::select! {
         ended = futures::future::join_all(running) => ended,
         () = counting => Vec::new(),
+        () = safety => Vec::new(),
     };
     for worker in ended {
         if let Err(error) = worker {

@@ -153,10 +153,10 @@ pub struct Workload {
     pub owned_by_agent: bool,
     /// What `spec.selector` demands of the label `kagenti.io/type`.
     pub selector: TypeSelector,
-    /// Names of the suite on the pod template; labels of others are not kept.
-    pub template_labels: BTreeMap<String, String>,
+    /// Labels of the suite on the pod template; those of others are not kept.
+    pub template_labels: Pairs,
     /// Annotations of the suite on the pod template; those of others are not kept.
-    pub template_annotations: BTreeMap<String, String>,
+    pub template_annotations: Pairs,
     /// ServiceAccount of the pod template.
     pub service_account: Option<String>,
     /// `hostNetwork` of the pod template.
@@ -226,11 +226,26 @@ impl TypeSelector {
     }
 }
 
-/// Keys of the suite; the rest of the maps is of no interest and would cost memory.
-fn ours(map: Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    let mut map = map.unwrap_or_default();
-    map.retain(|key, _| key.contains("kagenti"));
-    map
+/// Labels or annotations of the suite, kept small: there is one pair of these for every workload of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs(Box<[(Box<str>, Box<str>)]>);
+
+impl Pairs {
+    /// Keeps the keys of the suite; the rest of the map is of no interest.
+    fn ours(map: Option<BTreeMap<String, String>>) -> Self {
+        let ours = map.into_iter().flatten().filter(|(key, _)| key.contains("kagenti"));
+        Self(ours.map(|(key, value)| (key.into(), value.into())).collect())
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
+    }
+
+    /// As a map, for the shared decision.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
 }
 
 impl Workload {
@@ -273,8 +288,8 @@ impl Workload {
             inject_disabled_by: annotations.remove(annotation::INJECT_DISABLED_BY),
             owned_by_agent,
             selector: TypeSelector::of(spec.selector.as_ref()),
-            template_labels: ours(template.metadata.labels),
-            template_annotations: ours(template.metadata.annotations),
+            template_labels: Pairs::ours(template.metadata.labels),
+            template_annotations: Pairs::ours(template.metadata.annotations),
             service_account: template.spec.service_account_name.filter(|name| !name.is_empty()),
             host_network: template.spec.host_network == Some(true),
             desired,
@@ -285,12 +300,12 @@ impl Workload {
 
     /// A label of the pod template.
     pub fn template_label(&self, key: &str) -> Option<&str> {
-        self.template_labels.get(key).map(String::as_str)
+        self.template_labels.get(key)
     }
 
     /// An annotation of the pod template.
     pub fn template_annotation(&self, key: &str) -> Option<&str> {
-        self.template_annotations.get(key).map(String::as_str)
+        self.template_annotations.get(key)
     }
 
     /// The configuration hash that counts (runtime §5.4).
@@ -359,7 +374,7 @@ pub(crate) mod tests {
                 "labels": {"app": "x", "kagenti.io/type": "agent"},
                 "annotations": {"checksum/config": "1", "agent.kagenti.dev/runtime-generation": "2"}}}}}),
         );
-        assert_eq!(workload.template_labels.len(), 1);
+        assert_eq!(workload.template_labels.to_map().len(), 1);
         assert_eq!(workload.template_annotation("agent.kagenti.dev/runtime-generation"), Some("2"));
     }
 

@@ -70,7 +70,8 @@ pub struct Runtimes {
 #[derive(Debug, Default)]
 struct Inner {
     objects: HashMap<RuntimeKey, Arc<AgentRuntime>>,
-    targets: HashMap<Target, BTreeSet<String>>,
+    /// Nearly always one name each, so a set would be mostly air.
+    targets: HashMap<Target, Vec<String>>,
     namespaces: HashMap<String, BTreeSet<String>>,
 }
 
@@ -95,7 +96,11 @@ impl Runtimes {
             return Err(Stale);
         }
         inner.unlink(&key);
-        inner.targets.entry(Target::of(&runtime)).or_default().insert(key.name.clone());
+        inner
+            .targets
+            .entry(Target::of(&runtime))
+            .or_insert_with(|| Vec::with_capacity(1))
+            .push(key.name.clone());
         inner.namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone());
         inner.objects.insert(key, Arc::new(runtime));
         Ok(old)
@@ -181,7 +186,7 @@ impl Inner {
         let Some(old) = self.objects.get(key) else { return };
         let target = Target::of(old);
         if let Some(names) = self.targets.get_mut(&target) {
-            names.remove(&key.name);
+            names.retain(|name| *name != key.name);
             if names.is_empty() {
                 self.targets.remove(&target);
             }

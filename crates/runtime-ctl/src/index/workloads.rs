@@ -20,7 +20,8 @@ pub struct Workloads {
 #[derive(Debug, Default)]
 struct Inner {
     by_key: HashMap<WorkloadKey, Arc<Workload>>,
-    by_enroller: HashMap<RuntimeKey, BTreeSet<WorkloadKey>>,
+    /// Nearly always one workload each, so a set would be mostly air.
+    by_enroller: HashMap<RuntimeKey, Vec<WorkloadKey>>,
     /// Labelled by hand, by namespace (runtime §13).
     hand_labelled: HashMap<String, BTreeSet<WorkloadKey>>,
 }
@@ -43,7 +44,11 @@ impl Workloads {
         }
         inner.unlink(&workload.key);
         if let Some(runtime) = enroller(&workload) {
-            inner.by_enroller.entry(runtime).or_default().insert(workload.key.clone());
+            inner
+                .by_enroller
+                .entry(runtime)
+                .or_insert_with(|| Vec::with_capacity(1))
+                .push(workload.key.clone());
         }
         if workload.is_hand_labelled() {
             let namespace = workload.key.namespace.clone();
@@ -115,7 +120,7 @@ impl Inner {
         if let Some(runtime) = enroller(old)
             && let Some(keys) = self.by_enroller.get_mut(&runtime)
         {
-            keys.remove(key);
+            keys.retain(|known| known != key);
             if keys.is_empty() {
                 self.by_enroller.remove(&runtime);
             }
