@@ -36,7 +36,7 @@ use crate::{
 const CALM: Duration = Duration::from_secs(2);
 const NOW: Duration = Duration::ZERO;
 /// Objects of one page of a list: while it is read they are in memory whole.
-const PAGE: u32 = 100;
+const PAGE: u32 = 200;
 
 fn pages() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
