@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
-use kube::runtime::utils::Backoff;
+use kube::runtime::watcher as kube_watcher;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as kube_watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -32,10 +31,12 @@ pub use errors::{Target, Trouble, TroubleKind};
 pub use projection::{Change, Key, Projection};
 pub use reflect::{StoreGauge, reflect, reflect_guarded};
 
-/// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s). The cap is lower
-/// so that an API server that comes back is noticed soon.
+/// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s).
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Longest wait while nobody answers: asking costs nobody anything, and a server that comes back is to be noticed
+/// at once, because the stores are behind until then.
+const LAST_CONNECT: Duration = Duration::from_secs(5);
 /// A watch that did not fail for this long starts again with the first wait.
 const CALM: Duration = Duration::from_mins(1);
 
@@ -153,7 +154,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let target = Target::new(api.resource_url(), config.field_selector.as_deref());
-    let source = kube_watcher(api, config).backoff(Retry::new());
+    let source = paused_after_errors(kube_watcher(api, config), target.clone());
     observe(watches, target, options, source)
 }
 
@@ -216,38 +217,48 @@ pub fn namespaces_of(scope: &Scope) -> Vec<Option<String>> {
     }
 }
 
-/// Doubles from the first to the last wait, with up to a tenth of jitter on top, and starts again
-/// when nothing failed for a while.
+/// How long to wait after a failure: doubles from the first to the last wait, with up to a tenth of jitter on top, and
+/// starts again when nothing failed for a while or when it is another failure than before.
 ///
-/// kube resets a back-off with every event, and the watcher emits one before each list it tries, so
-/// its own would never get past the first wait while lists are refused.
+/// kube's own back-off is reset with every event, and the watcher emits one before each list it tries, so it would
+/// never get past the first wait while lists are refused.
 struct Retry {
     next: Duration,
-    last: Option<Instant>,
+    last: Option<(TroubleKind, Instant)>,
 }
 
 impl Retry {
     fn new() -> Self {
         Self { next: FIRST_RETRY, last: None }
     }
-}
 
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+    fn after(&mut self, trouble: TroubleKind) -> Duration {
         let now = Instant::now();
-        if self.last.replace(now).is_some_and(|last| now - last > CALM) {
+        let same = |(kind, at): (TroubleKind, Instant)| kind == trouble && now - at <= CALM;
+        if !self.last.replace((trouble, now)).is_some_and(same) {
             self.next = FIRST_RETRY;
         }
-        let delay = self.next;
+        let longest = if trouble == TroubleKind::Connection { LAST_CONNECT } else { LAST_RETRY };
+        let delay = self.next.min(longest);
         self.next = (delay * 2).min(LAST_RETRY);
-        Some(delay.mul_f64(1.0 + fastrand::f64() * 0.1))
+        delay.mul_f64(1.0 + fastrand::f64() * 0.1)
     }
 }
 
-impl Backoff for Retry {
-    fn reset(&mut self) {}
+/// The watcher tries again as soon as it is asked for more; after an error it is asked later.
+fn paused_after_errors<K: Send + 'static>(
+    source: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    target: Target,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
+    let start = (source.boxed(), Retry::new(), None);
+    stream::unfold((start, target), |((mut source, mut retry, pause), target)| async move {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+        let item = source.next().await?;
+        let pause = item.as_ref().err().map(|error| retry.after(Trouble::of(error, &target).kind));
+        Some((item, ((source, retry, pause), target)))
+    })
 }
 
 fn observe<K>(
@@ -272,15 +283,25 @@ mod tests {
         let mut retry = Retry::new();
         let mut delays = Vec::new();
         for _ in 0..20 {
-            // What kube does with every event.
-            retry.reset();
-            let delay = retry.next().unwrap();
+            let delay = retry.after(TroubleKind::Forbidden);
             delays.push(delay);
             tokio::time::advance(delay).await;
         }
         assert!(delays[0] >= Duration::from_secs(1) && delays[0] < Duration::from_millis(1200));
         assert!(delays[19] >= LAST_RETRY && delays[19] <= Duration::from_mins(1));
         tokio::time::advance(CALM * 2).await;
-        assert!(retry.next().unwrap() < Duration::from_millis(1200));
+        assert!(retry.after(TroubleKind::Forbidden) < Duration::from_millis(1200));
+    }
+
+    /// A server that restarts: refused connections, then a refusal until its caches are filled.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_comes_back_is_noticed_soon() {
+        let mut retry = Retry::new();
+        for _ in 0..20 {
+            let delay = retry.after(TroubleKind::Connection);
+            assert!(delay < LAST_CONNECT.mul_f64(1.2), "{delay:?}");
+            tokio::time::advance(delay).await;
+        }
+        assert!(retry.after(TroubleKind::Forbidden) < Duration::from_millis(1200), "another failure");
     }
 }
