@@ -1,5 +1,6 @@
 //! Clusters with the suite installed.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +26,12 @@ pub const WEBHOOK: &str = "authbridge-webhook";
 /// How long a component may take to get ready on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Clusters that live at once beside the shared one; each keeps a core busy while it starts.
-const OWN_CLUSTERS: usize = 2;
+const OWN_CLUSTERS: usize = 3;
+/// Tests that use the shared cluster at once. Their deadlines are the product's promises, so they must not starve.
+const SHARING_TESTS: usize = 8;
 
 static OWN: Semaphore = Semaphore::const_new(OWN_CLUSTERS);
+static SHARING: Semaphore = Semaphore::const_new(SHARING_TESTS);
 static SHARED: OnceCell<Result<Arc<Suite>, String>> = OnceCell::const_new();
 
 /// What a cluster of a test's own looks like. The default is like the shared one.
@@ -159,16 +163,32 @@ pub struct Suite {
     _permit: Option<SemaphorePermit<'static>>,
 }
 
+/// The shared cluster, in the hands of one test.
+pub struct Shared {
+    suite: Arc<Suite>,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Deref for Shared {
+    type Target = Suite;
+
+    fn deref(&self) -> &Suite {
+        &self.suite
+    }
+}
+
 impl Suite {
     /// The cluster that tests share, each in its own namespace. It has SPIRE's CSIDriver and the CRDs of
     /// cert-manager; nothing global may be changed in it.
-    pub async fn shared() -> Result<Arc<Self>> {
+    pub async fn shared() -> Result<Shared> {
+        let permit = SHARING.acquire().await.context("waiting for other tests of the shared cluster")?;
         let started = SHARED.get_or_init(|| async {
             let options =
                 Options::default().fixture("cert-manager").object("", objects::open_crd(kinds::AGENT));
             Self::start(options, None).await.map(Arc::new).map_err(|error| format!("{error:#}"))
         });
-        started.await.clone().map_err(|error| anyhow!("the shared cluster: {error}"))
+        let suite = started.await.clone().map_err(|error| anyhow!("the shared cluster: {error}"))?;
+        Ok(Shared { suite, _permit: permit })
     }
 
     /// A cluster of a test's own. It ends when the value is dropped.

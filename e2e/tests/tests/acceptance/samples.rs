@@ -1,10 +1,10 @@
 //! Every manifest in `deploy/samples`, applied as a user does, has the effect that its first lines promise.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use api_types::names::{annotation, condition, label};
+use e2e::suite::Shared;
 use e2e::{Json as _, Ns, Suite, kinds, secs, suite, wait_for};
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn samples_are_all_tested() -> Result<()> {
 }
 
 /// Applies a sample to a namespace of its own and waits until its AgentRuntime is enrolled.
-async fn applied(name: &str, runtime: &str) -> Result<(Arc<Suite>, Ns, Value)> {
+async fn applied(name: &str, runtime: &str) -> Result<(Shared, Ns, Value)> {
     let suite = Suite::shared().await?;
     let ns = suite.namespace(&format!("sample-{name}"), Value::Null).await?;
     suite.cluster().apply_yaml_in(ns.name(), &sample(name)?).await?;

@@ -1,11 +1,10 @@
 //! Rules of the chapter that no numbered scenario covers: adoption (§5.4), propagation to hand-labelled workloads
-//! (§13), duplicates that slipped through (§9.2), what PodsConfigured says (§7.1), the guard against the predecessor
-//! (§21).
+//! (§13), what PodsConfigured says (§7.1), fields of others (§6.1). Duplicates that slipped through (§9.2) and the guard
+//! against the predecessor (§21) are among the faults.
 
 use anyhow::Result;
-use api_types::names::{LEGACY_LEASE, annotation, condition, label};
-use e2e::suite::OPERATOR_NAMESPACE;
-use e2e::{Json as _, Options, Suite, kinds, objects, secs, wait_for};
+use api_types::names::{annotation, condition, label};
+use e2e::{Json as _, Suite, kinds, objects, secs};
 use serde_json::{Value, json};
 
 use super::{ROLLOUT, WITHIN, assert_enrolled, config_hash, enrolled, revision};
@@ -100,45 +99,6 @@ async fn runtime_rule_propagation() -> Result<()> {
         .await
 }
 
-/// With the webhook off two AgentRuntimes may name one workload: the older one wins, and its heir takes over in place.
-#[tokio::test]
-async fn runtime_rule_slipped_duplicates() -> Result<()> {
-    let suite = Suite::own(Options::default().without_webhook()).await?;
-    let ns = suite.namespace("twins", Value::Null).await?;
-    ns.create(objects::deployment("contested")).await?;
-    ns.create(objects::agent_runtime("zeta", "contested")).await?;
-    let winner = ns.until_ready(WITHIN, "zeta").await?;
-    // Creation times have seconds: the younger one must be younger by one.
-    let second = |object: &Value| object.text("/metadata/creationTimestamp").to_owned();
-    let mut attempt = 0;
-    let loser = wait_for(secs(10), "a younger AgentRuntime", async || {
-        attempt += 1;
-        let name = format!("alpha-{attempt}");
-        let made = ns.create(objects::agent_runtime(&name, "contested")).await?;
-        if second(&made) > second(&winner) {
-            return Ok(Some(made));
-        }
-        ns.delete(kinds::AGENT_RUNTIME, &name).await?;
-        Ok(None)
-    })
-    .await?;
-    let loser = loser.name();
-    let status = ns.until_condition(WITHIN, loser, condition::READY, "False/DuplicateTarget").await?;
-    assert!(status.condition(condition::READY).message.contains("zeta"), "{}", status.readable());
-    assert_eq!(status.text("/status/phase"), "Error");
-    let before = ns.rolled_out(ROLLOUT, kinds::DEPLOYMENT, "contested").await?;
-    assert_enrolled(&before, "agent", "permissive", "zeta")?;
-
-    ns.delete(kinds::AGENT_RUNTIME, "zeta").await?;
-    ns.gone(WITHIN, kinds::AGENT_RUNTIME, "zeta").await?;
-    ns.until_ready(WITHIN, loser).await?;
-    let after = ns.get(kinds::DEPLOYMENT, "contested").await?;
-    assert_enrolled(&after, "agent", "permissive", loser)?;
-    assert_eq!(after.template(), before.template(), "taken over in place");
-    assert_eq!(revision(&after)?, revision(&before)?, "no rollout");
-    Ok(())
-}
-
 #[tokio::test]
 async fn runtime_rule_pods_configured() -> Result<()> {
     let suite = Suite::shared().await?;
@@ -168,45 +128,6 @@ async fn runtime_rule_pods_configured() -> Result<()> {
     ns.until_condition(WITHIN, "patient", condition::PODS_CONFIGURED, "False/RolloutInProgress").await?;
     ns.delete(kinds::POD, "patient-0").await?;
     ns.until_condition(ROLLOUT, "patient", condition::PODS_CONFIGURED, "True/RolloutComplete").await?;
-    Ok(())
-}
-
-/// While the predecessor's Lease is renewed nothing is written; when its holder stays away the work begins.
-#[tokio::test]
-async fn runtime_rule_legacy_guard() -> Result<()> {
-    let now = |micros: &str| format!("{}{micros}Z", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S"));
-    let lease = |time: &str| {
-        objects::named(kinds::LEASE, LEGACY_LEASE).spec(json!({
-            "holderIdentity": "kagenti-operator-0", "leaseDurationSeconds": 15, "renewTime": time, "acquireTime": time,
-        }))
-    };
-    let mut options = Options::default().without_webhook().object(OPERATOR_NAMESPACE, lease(&now(".000000")));
-    options.wait_ready = false;
-    let suite = Suite::own(options).await?;
-    let operator = suite.operator().await?;
-    let ns = suite.namespace("guarded", Value::Null).await?;
-    let mark = suite.cluster().audit()?.mark()?;
-    ns.create(objects::deployment("waiting")).await?;
-    ns.create(objects::agent_runtime("waiting", "waiting")).await?;
-    let runtime_ctl = suite.runtime_ctl(0)?;
-    let ready = format!("{}/readyz?verbose", runtime_ctl.probe_url());
-    wait_for(secs(10), "the probe to name the Lease", async || {
-        let (status, body) = local_cluster::http::get(&ready).await?;
-        Ok((status == 503 && body.contains(LEGACY_LEASE)).then_some(()))
-    })
-    .await?;
-    // Renewed for longer than its duration.
-    for _ in 0..10 {
-        operator.patch(kinds::LEASE, LEGACY_LEASE, json!({"spec": {"renewTime": now(".000000")}})).await?;
-        tokio::time::sleep(secs(2)).await;
-        let (status, body) = local_cluster::http::get(&ready).await?;
-        assert_eq!(status, 503, "ready beside the predecessor: {body}");
-    }
-    let writes = suite.object_writes(mark, e2e::suite::RUNTIME_CTL)?;
-    assert!(writes.is_empty(), "written beside the predecessor: {writes:?}");
-
-    runtime_ctl.wait_ready(secs(40)).await?;
-    ns.until_ready(secs(10), "waiting").await?;
     Ok(())
 }
 
