@@ -1,0 +1,143 @@
+//! What the fault tests have in common.
+
+use anyhow::{Context as _, Result, bail};
+use e2e::group::Alone;
+use e2e::suite::{RUNTIME_CTL, WEBHOOK};
+use e2e::{Group, Json as _, Ns, Options, Suite, api, kinds, secs, wait_for};
+use kube::config::AuthInfo;
+use kube::{Client, Config};
+use local_cluster::{ClusterOptions, Component, ComponentOptions, http};
+use serde_json::{Value, json};
+
+/// An API server with the CRDs, where nothing acts but what a test starts: enrolment needs no controllers.
+static BARE: Group = Group::new(|| {
+    let cluster = ClusterOptions {
+        nodes: 0,
+        pod_addresses: false,
+        controller_manager: false,
+        scheduler: false,
+        ..ClusterOptions::default()
+    };
+    Options { cluster, ..Options::default().without_webhook().without_runtime_ctl() }
+});
+
+/// A whole cluster with both components, for faults of its processes.
+pub(super) static WHOLE: Group = Group::new(Options::default);
+
+/// The bare API server, without what the test before it registered.
+pub(super) async fn bare() -> Result<Alone> {
+    let suite = BARE.alone().await?;
+    unregister(&suite).await?;
+    let global = suite.global().await?;
+    for runtime in global.list(kinds::AGENT_RUNTIME, "").await? {
+        // Their controller is gone; nobody else would take the finalizer off.
+        let ns = global.other(runtime.text("/metadata/namespace"));
+        ns.try_patch(kinds::AGENT_RUNTIME, runtime.name(), json!({"metadata": {"finalizers": null}})).await?;
+        ns.delete(kinds::AGENT_RUNTIME, runtime.name()).await?;
+    }
+    Ok(suite)
+}
+
+/// Removes the webhook's registration: its process ends with its test, and the API server would go on asking it.
+pub(super) async fn unregister(suite: &Suite) -> Result<()> {
+    let global = suite.global().await?;
+    for kind in [kinds::MUTATING_WEBHOOK, kinds::VALIDATING_WEBHOOK] {
+        for object in global.list(kind, "").await? {
+            global.delete(kind, object.name()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Options of runtime-ctl on the bare API server.
+pub(super) fn runtime_ctl(suite: &Suite) -> ComponentOptions {
+    e2e::suite::runtime_ctl().args([gates(suite)])
+}
+
+/// Options of authbridge-webhook on the bare API server.
+pub(super) fn webhook(suite: &Suite) -> ComponentOptions {
+    e2e::suite::webhook().args([format!("--config-path={}", suite.platform_file().display()), gates(suite)])
+}
+
+fn gates(suite: &Suite) -> String {
+    format!("--feature-gates-path={}", suite.gates_file().display())
+}
+
+/// The options of a component by name.
+pub(super) fn options(suite: &Suite, name: &str) -> ComponentOptions {
+    if name == WEBHOOK { webhook(suite) } else { runtime_ctl(suite) }
+}
+
+/// Both components by name.
+pub(super) const BOTH: [&str; 2] = [RUNTIME_CTL, WEBHOOK];
+
+/// An identity of its own, so that the audit log tells replicas apart.
+pub(super) fn named(mut options: ComponentOptions, name: &str) -> ComponentOptions {
+    options = options.instance(name);
+    name.clone_into(&mut options.service_account);
+    options
+}
+
+/// Starts a webhook and registers it.
+pub(super) async fn start_webhook(suite: &Suite, options: ComponentOptions) -> Result<Component> {
+    let component = Component::start(suite.cluster(), options).await?;
+    let url = format!("https://127.0.0.1:{}", component.webhook_port()?);
+    suite.cluster().register_webhook(&url, None).await?;
+    Ok(component)
+}
+
+/// Status and text of `/readyz?verbose`.
+pub(super) async fn readyz(component: &Component) -> Result<(u16, String)> {
+    let (status, body) = http::get(&format!("{}/readyz?verbose", component.probe_url())).await?;
+    Ok((status.as_u16(), body))
+}
+
+/// Waits until `/readyz` answers this status with a text that contains all of these words.
+pub(super) async fn until_readyz(component: &Component, status: u16, words: &[&str]) -> Result<String> {
+    let name = &component.spec().name;
+    wait_for(secs(30), &format!("/readyz of {name} to say {status} and {words:?}"), async || {
+        let (now, text) = readyz(component).await?;
+        if now != status || !words.iter().all(|word| text.contains(word)) {
+            bail!("it says {now}: {text}");
+        }
+        Ok(Some(text))
+    })
+    .await
+    .with_context(|| format!("the log of {name}:\n{}", last_lines(&component.log())))
+}
+
+/// The end of a log, for messages.
+pub(super) fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(15).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// A client of one of a process's own listeners, with a bearer token or without; its certificate may be self-signed.
+pub(super) fn door(url: &str, token: Option<String>) -> Result<Client> {
+    let mut config = Config::new(url.parse().with_context(|| url.to_owned())?);
+    config.accept_invalid_certs = true;
+    config.auth_info = AuthInfo { token: token.map(Into::into), ..AuthInfo::default() };
+    Client::try_from(config).with_context(|| format!("a client of {url}"))
+}
+
+/// A token of a ServiceAccount, which is created.
+pub(super) async fn token(ns: &Ns, service_account: &str) -> Result<String> {
+    ns.apply(e2e::objects::named(kinds::SERVICE_ACCOUNT, service_account)).await?;
+    let path = format!("{}/{service_account}/token", kinds::SERVICE_ACCOUNT.path(Some(ns.name())));
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let answer = api::call(ns.client(), "POST", &path, "application/json", Some(&request)).await?.ok()?;
+    Ok(answer.text("/status/token").to_owned())
+}
+
+/// The value of a flag that a process was started with.
+pub(super) fn flag<'a>(component: &'a Component, name: &str) -> Result<&'a str> {
+    let prefix = format!("--{name}=");
+    let mut values = component.spec().args.iter().filter_map(|arg| arg.strip_prefix(&prefix));
+    values.next_back().with_context(|| format!("no {prefix}"))
+}
+
+/// Holder of a Lease in the suite's namespace; empty when nobody holds it.
+pub(super) async fn holder(suite: &Suite, lease: &str) -> Result<String> {
+    let found = suite.operator().await?.find(kinds::LEASE, lease).await?.unwrap_or(Value::Null);
+    Ok(found.text("/spec/holderIdentity").to_owned())
+}
