@@ -90,6 +90,8 @@ pub struct Context {
     pub bad_skills: Memory<RuntimeKey, String>,
     /// Since when a step of a rollout has not been written.
     pub progress: Memory<RuntimeKey, tokio::time::Instant>,
+    /// Reasons of the warnings about the configuration of each AgentRuntime, for the gauge.
+    pub odd: Memory<RuntimeKey, Vec<&'static str>>,
     /// AgentRuntimes that this build cannot read.
     pub undecodable: Memory<RuntimeKey, Undecodable>,
     /// Secrets to delete once no Pod mounts them (runtime §15).
@@ -139,6 +141,7 @@ impl Context {
             restarts: Memory::default(),
             bad_skills: Memory::default(),
             progress: Memory::default(),
+            odd: Memory::default(),
             undecodable: Memory::default(),
             orphaned_secrets: Memory::default(),
             last_error: Memory::default(),
@@ -223,6 +226,15 @@ impl Context {
         self.succeeded(&Key::Runtime(key.clone()));
         self.bad_skills.remove(key);
         self.progress.remove(key);
+        self.note_odd(key, Vec::new());
+    }
+
+    /// Notes what is odd about the configuration of an AgentRuntime.
+    pub fn note_odd(&self, key: &RuntimeKey, reasons: Vec<&'static str>) {
+        let now = reasons.clone();
+        let before =
+            if reasons.is_empty() { self.odd.remove(key) } else { self.odd.insert(key.clone(), reasons) };
+        self.metrics.config_warnings(&before.unwrap_or_default(), &now);
     }
 }
 

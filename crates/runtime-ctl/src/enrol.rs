@@ -77,6 +77,7 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
     };
     let decision = decide_for(ctx, &runtime, &workload, &config);
     let warnings = decide::config_warnings(&config, &decision);
+    ctx.note_odd(&RuntimeKey::of(&runtime), warnings.iter().map(|warning| warning.reason).collect());
     report.set(condition::CONFIG_RESOLVED, decide::config_verdict(&warnings));
     report.set(condition::MTLS_READY, decide::mtls_verdict(&decision));
     report.set(condition::IDENTITY_READY, decide::identity_verdict(&namespace, &config, &decision));
@@ -115,9 +116,6 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
         && turned(old.as_ref(), &now, condition::CONFIG_RESOLVED)
     {
         announce::config_warnings(ctx, &runtime, warnings.iter().map(|warning| warning.text.as_str()));
-        for warning in &warnings {
-            ctx.metrics.config_warning(warning.reason);
-        }
     }
     Ok(next)
 }

@@ -10,7 +10,12 @@ use controller_kit::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
 };
 
 use crate::{enrolment::Trigger, index::Indexes, kinds::WorkloadKind, workload::WorkloadKey};
@@ -35,7 +40,7 @@ struct KindLabel {
 #[derive(Clone)]
 pub struct OwnMetrics {
     rollouts: Family<RolloutLabels, Counter>,
-    config_warnings: Family<ReasonLabel, Counter>,
+    config_warnings: Family<ReasonLabel, Gauge>,
     conflicts: Family<KindLabel, Counter>,
     /// The reconciles of AgentRuntimes.
     pub reconciles: ControllerMetrics,
@@ -58,7 +63,7 @@ impl OwnMetrics {
             ),
             config_warnings: metrics.register(
                 "kagenti_config_warnings",
-                "Passes that found something wrong with the configuration, by reason",
+                "AgentRuntimes whose configuration is odd, by reason",
                 Family::default(),
             ),
             conflicts: metrics.register(
@@ -75,9 +80,14 @@ impl OwnMetrics {
         self.rollouts.get_or_create(&RolloutLabels { trigger: trigger.as_str(), kind: kind.as_str() }).inc();
     }
 
-    /// Counts a warning about the configuration; `reason` comes from a closed set.
-    pub fn config_warning(&self, reason: &'static str) {
-        self.config_warnings.get_or_create(&ReasonLabel { reason }).inc();
+    /// The warnings of one AgentRuntime were `before` and are `now`; reasons come from a closed set.
+    pub fn config_warnings(&self, before: &[&'static str], now: &[&'static str]) {
+        for reason in before {
+            self.config_warnings.get_or_create(&ReasonLabel { reason }).dec();
+        }
+        for reason in now {
+            self.config_warnings.get_or_create(&ReasonLabel { reason }).inc();
+        }
     }
 
     /// Counts a conflict.

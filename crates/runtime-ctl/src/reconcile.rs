@@ -18,7 +18,7 @@ use crate::{
     index::{NamespaceState, RuntimeKey, Target},
     invalid,
     kinds::WorkloadKind,
-    propagation,
+    propagation, sandbox,
     sources::{Source, State},
     status::{self, Report, Truth, Verdict},
     target::{self, Unresolved},
@@ -32,6 +32,8 @@ const MISSING_TARGET: Duration = Duration::from_secs(30);
 /// When to look again while a watch has not delivered.
 const NOT_SYNCED: Duration = Duration::from_millis(300);
 
+/// When to look again while a watch is refused.
+const TROUBLED: Duration = Duration::from_secs(5);
 /// How long the steps of a rollout are held back before one is written.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -73,8 +75,11 @@ async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
         NamespaceState::Absent => return Err(Error::NotSynced("namespaces")),
         NamespaceState::Known(_) | NamespaceState::Unreadable => {}
     }
-    if !ctx.sources.is_synced(Source::Pods, &key.namespace) {
-        return Err(Error::NotSynced("pods"));
+    match ctx.sources.state(Source::Pods, &key.namespace) {
+        State::Synced => {}
+        State::Pending => return Err(Error::NotSynced("pods")),
+        // `/readyz` names what is missing.
+        State::Troubled(_) => return Ok(Some(TROUBLED)),
     }
     let Some(runtime) = write::add_finalizer(ctx, runtime).await? else { return Ok(None) };
 
@@ -106,7 +111,9 @@ async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
             return Ok(Some(jitter(MISSING_TARGET, 0.1)));
         }
     };
-    release_former_targets(ctx, &runtime, &workload.key).await?;
+    if !release_former_targets(ctx, &runtime, &workload.key).await? {
+        return Ok(Some(sandbox::LOOK_AGAIN));
+    }
     enrol::run(ctx, runtime, workload).await
 }
 
@@ -170,12 +177,13 @@ fn says_missing(runtime: &AgentRuntime) -> bool {
     })
 }
 
-/// Cleans workloads that this AgentRuntime enrolled before its target changed (runtime §6 step 6).
+/// Cleans workloads that this AgentRuntime enrolled before its target changed (runtime §6 step 6). False = a Sandbox
+/// is between the phases of its restart, and the switch waits for it.
 async fn release_former_targets(
     ctx: &Context,
     runtime: &AgentRuntime,
     current: &WorkloadKey,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mine = RuntimeKey::of(runtime);
     for workload in ctx.index.workloads.enrolled_by(&mine) {
         if workload.key == *current {
@@ -186,13 +194,10 @@ async fn release_former_targets(
                 announce::unenrolled(ctx, runtime, &workload, &withdraw::plan(&workload));
             }
             cleanup::Released::HandedOver | cleanup::Released::Gone => {}
-            // A Sandbox must not be left between the phases: the switch waits for it.
-            cleanup::Released::Waiting => {
-                return Err(Error::NotSynced("the Sandbox that is being restarted"));
-            }
+            cleanup::Released::Waiting => return Ok(false),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes the status when it differs and says what turned. `Some` = not written yet, come back after that time.

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use api_types::names::SPIFFE_CSI_DRIVER;
-use controller_kit::{apply, backoff::jitter, scope::Scope, watch};
+use controller_kit::{
+    apply,
+    backoff::jitter,
+    scope::Scope,
+    watch::{self, TroubleKind},
+};
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
 use kube::{
@@ -53,7 +58,15 @@ pub(super) fn namespaces(watcher: &Watcher) -> Vec<Task> {
 async fn watch_namespaces(watcher: Watcher) {
     let ctx = &watcher.ctx;
     let api = Api::<LeanMeta<Namespace>>::all(ctx.client.clone());
-    let options = watcher.options("namespaces", Source::Namespaces, None);
+    let hook = ctx.clone();
+    let options = watcher.options("namespaces", Source::Namespaces, None).on_trouble(move |trouble| {
+        if trouble.kind == TroubleKind::Forbidden {
+            hook.index.namespaces.set_unreadable();
+        }
+        if trouble.kind != TroubleKind::Expired {
+            hook.sources.troubled(Source::Namespaces, None, &trouble.text);
+        }
+    });
     let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
     let mut listing = Listing(None);
     while let Some(event) = events.next().await {
