@@ -22,6 +22,16 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Waits between looks for a kind: short ones first, because a CRD made a moment ago is not in the discovery yet.
+fn looks() -> impl FnMut() -> Duration {
+    let mut pause = RETRY;
+    move || {
+        let now = pause;
+        pause = (pause * 2).min(LOOK_AGAIN);
+        jitter(now, 0.1)
+    }
+}
+
 /// True when a group version serves a kind.
 pub(crate) async fn serves(client: &Client, group_version: &str, kind: &str) -> kube::Result<bool> {
     match client.list_api_group_resources(group_version).await {
@@ -45,6 +55,7 @@ pub(super) async fn sandboxes(watcher: Watcher) {
     const SOURCE: Source = Source::Workloads(WorkloadKind::Sandbox);
     let ctx = &watcher.ctx;
     let scopes = watch::namespaces_of(&ctx.scope);
+    let mut pause = looks();
     loop {
         let version = match sandbox_version(&ctx.client).await {
             Ok(version) => version,
@@ -63,7 +74,7 @@ pub(super) async fn sandboxes(watcher: Watcher) {
             for namespace in &scopes {
                 ctx.sources.synced(SOURCE, namespace.as_deref());
             }
-            tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
+            tokio::time::sleep(pause()).await;
             continue;
         };
         tracing::info!(version = version.as_str(), "Sandboxes are served");
@@ -97,6 +108,7 @@ pub(super) async fn certificates(watcher: Watcher) {
     if ctx.settings.enable_tls_bridge_ca == TlsBridgeCa::False {
         std::future::pending::<()>().await;
     }
+    let mut pause = looks();
     loop {
         match serves(&ctx.client, "cert-manager.io/v1", "Certificate").await {
             Ok(true) => break,
@@ -105,7 +117,7 @@ pub(super) async fn certificates(watcher: Watcher) {
                 tracing::debug!("cannot find out whether cert-manager is installed: {}", message_of(&error));
             }
         }
-        tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
+        tokio::time::sleep(pause()).await;
     }
     let scopes = watch::namespaces_of(&ctx.scope);
     join_all(scopes.into_iter().map(|namespace| watch_certificates(watcher.clone(), namespace))).await;
