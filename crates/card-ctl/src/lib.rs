@@ -1,0 +1,1 @@
+//! Fetches, verifies and binds the AgentCards of workloads.

@@ -1,0 +1,1 @@
+//! Turns the verdict on an AgentCard into a NetworkPolicy.
