@@ -10,6 +10,7 @@ mod errors;
 mod observed;
 mod projection;
 mod reflect;
+mod served;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::scope::Scope;
 pub use errors::{Target, Trouble, TroubleKind};
 pub use projection::{Change, Key, Projection};
 pub use reflect::{StoreGauge, reflect, reflect_guarded};
+pub use served::{served_version, serves};
 
 /// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s).
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use std::{
 
 use controller_kit::{
     backoff::PerKey, events::EventRecorder, lease::Leadership, limiter::RolloutLimiter, metrics::Metrics,
-    scope::Scope, watch::Undecodable,
+    queue::Queue, scope::Scope, watch::Undecodable,
 };
 use jiff::Timestamp;
 use kube::Client;
@@ -23,7 +23,6 @@ use crate::{
     kinds::SandboxVersion,
     mesh::MeshMemory,
     metrics::OwnMetrics,
-    queue::Queue,
     scc::SccMemory,
     settings::Settings,
     sources::Sources,

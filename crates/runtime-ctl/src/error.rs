@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+pub use controller_kit::apply::{code_of, message_of};
+
 /// Why a pass did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -53,32 +55,5 @@ impl Error {
     ) -> impl FnOnce(kube::Error) -> Self {
         let object = object.into();
         move |source| Self::Api { action, object, source }
-    }
-}
-
-/// The message of the API server verbatim, or the error in words.
-pub fn message_of(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text = format!("{text}: {cause_text}");
-                }
-                source = cause.source();
-            }
-            text
-        }
-    }
-}
-
-/// HTTP code of the answer; 0 when there was none.
-pub fn code_of(error: &kube::Error) -> u16 {
-    match error {
-        kube::Error::Api(status) => status.code,
-        _ => 0,
     }
 }

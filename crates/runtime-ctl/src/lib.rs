@@ -1,7 +1,8 @@
 //! runtime-ctl: enrols the workload named by an AgentRuntime.
 //!
 //! Labels and annotations on a workload and its pod template make Kubernetes roll the Pods; the admission webhook
-//! then injects the sidecars. Watches fill small [indexes](index), the indexes wake keys in one [queue], and a
+//! then injects the sidecars. Watches fill small [indexes](index), the indexes wake keys in one
+//! [queue](controller_kit::queue), and a
 //! [pass](reconcile) over a key writes only what differs. What has to differ is decided by pure modules
 //! ([enrolment], [withdraw], [status], [decide], [drift], [target]); the others talk to the API server.
 
@@ -18,14 +19,12 @@ pub mod error;
 pub mod index;
 pub mod invalid;
 pub mod kinds;
-pub mod lean;
 pub mod mesh;
 pub mod metrics;
 pub mod ovn;
 pub mod patch;
 pub mod process;
 pub mod propagation;
-pub mod queue;
 pub mod reconcile;
 pub mod sandbox;
 pub mod scc;

@@ -10,6 +10,7 @@ use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
 
 use api_types::AgentRuntime;
 use controller_kit::{
+    lean::LeanMeta,
     metrics::Metrics,
     process::Process,
     watch::{self, StoreGauge, TroubleKind, WatchOptions, Watches},
@@ -26,7 +27,6 @@ use crate::{
     context::{Context, Key},
     index::{OwnerKey, Pod, RuntimeKey, Target},
     kinds::{self, SandboxVersion, WorkloadKind},
-    lean::LeanMeta,
     ovn, scc,
     sources::Source,
     workload::{Workload, WorkloadKey, WorkloadView},

@@ -15,7 +15,7 @@ use crate::kinds::{SandboxVersion, WorkloadKind};
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct WorkloadView {
     /// Object metadata.
-    #[serde(default, deserialize_with = "crate::lean::metadata")]
+    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
     pub metadata: ObjectMeta,
     /// The part of the spec that matters.
     #[serde(default)]

@@ -25,7 +25,7 @@ pub struct CertificateView {
     #[serde(default = "kind")]
     pub kind: String,
     /// Object metadata.
-    #[serde(default, deserialize_with = "crate::lean::metadata")]
+    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
     pub metadata: ObjectMeta,
     /// The spec, to be compared with the wanted one.
     #[serde(default)]

@@ -6,6 +6,7 @@ use api_types::names::SPIFFE_CSI_DRIVER;
 use controller_kit::{
     apply,
     backoff::jitter,
+    lean::LeanMeta,
     scope::Scope,
     watch::{self, TroubleKind},
 };
@@ -22,7 +23,6 @@ use crate::{
     context::Context,
     error::{code_of, message_of},
     index::NamespaceFacts,
-    lean::LeanMeta,
     sources::Source,
 };
 

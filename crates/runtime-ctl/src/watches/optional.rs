@@ -32,15 +32,6 @@ fn looks() -> impl FnMut() -> Duration {
     }
 }
 
-/// True when a group version serves a kind.
-pub(crate) async fn serves(client: &Client, group_version: &str, kind: &str) -> kube::Result<bool> {
-    match client.list_api_group_resources(group_version).await {
-        Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == kind)),
-        Err(error) if crate::error::code_of(&error) == 404 => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 async fn sandbox_version(client: &Client) -> kube::Result<Option<SandboxVersion>> {
     for version in [SandboxVersion::V1Beta1, SandboxVersion::V1Alpha1] {
         if serves(client, &format!("{SANDBOX_GROUP}/{}", version.as_str()), "Sandbox").await? {

@@ -10,7 +10,11 @@ use local_cluster::{ClusterOptions, Component, ComponentOptions, http};
 use serde_json::{Value, json};
 
 /// An API server with the CRDs, where nothing acts but what a test starts: enrolment needs no controllers.
-static BARE: Group = Group::new(|| {
+static BARE: Group = Group::new(bare_options);
+/// A second one: its tests are the slowest, and each wants to be alone.
+static BARE_RIGHTS: Group = Group::new(bare_options);
+
+fn bare_options() -> Options {
     let cluster = ClusterOptions {
         nodes: 0,
         pod_addresses: false,
@@ -19,14 +23,22 @@ static BARE: Group = Group::new(|| {
         ..ClusterOptions::default()
     };
     Options { cluster, ..Options::default().without_webhook().without_runtime_ctl() }
-});
+}
 
 /// A whole cluster with both components, for faults of its processes.
 pub(super) static WHOLE: Group = Group::new(Options::default);
 
 /// The bare API server, without what the test before it registered.
 pub(super) async fn bare() -> Result<Alone> {
-    let suite = BARE.alone().await?;
+    cleared(BARE.alone().await?).await
+}
+
+/// As [`bare`], on the API server of the tests about rights.
+pub(super) async fn bare_rights() -> Result<Alone> {
+    cleared(BARE_RIGHTS.alone().await?).await
+}
+
+async fn cleared(suite: Alone) -> Result<Alone> {
     unregister(&suite).await?;
     let global = suite.global().await?;
     for runtime in global.list(kinds::AGENT_RUNTIME, "").await? {
@@ -116,6 +128,8 @@ pub(super) fn last_lines(log: &str) -> String {
 pub(super) fn door(url: &str, token: Option<String>) -> Result<Client> {
     let mut config = Config::new(url.parse().with_context(|| url.to_owned())?);
     config.accept_invalid_certs = true;
+    // A 503 is an answer to look at.
+    config.default_retry = false;
     config.auth_info = AuthInfo { token: token.map(Into::into), ..AuthInfo::default() };
     Client::try_from(config).with_context(|| format!("a client of {url}"))
 }

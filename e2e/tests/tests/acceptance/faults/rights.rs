@@ -8,7 +8,7 @@ use e2e::{Json as _, Suite, kinds, objects, secs, wait_for};
 use local_cluster::Component;
 use serde_json::json;
 
-use super::fixture::{bare, last_lines, named, options, readyz, start_webhook, until_readyz};
+use super::fixture::{bare_rights, last_lines, named, options, readyz, start_webhook, until_readyz};
 
 /// Starts a component that lacks one right.
 async fn without(
@@ -31,7 +31,7 @@ async fn without(
 /// What a controller must see to work at all keeps it unready, with the right's name.
 #[tokio::test]
 async fn fault_missing_read_rights_are_named_by_readyz() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     let cases = [
         (RUNTIME_CTL, "agentruntimes", "list"),
         (RUNTIME_CTL, "deployments", "list"),
@@ -67,7 +67,7 @@ async fn fault_missing_read_rights_are_named_by_readyz() -> Result<()> {
 /// A right that is granted later is used without restart.
 #[tokio::test]
 async fn fault_a_right_that_comes_later_is_used() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     let process = without(&suite, RUNTIME_CTL, "deployments", "list").await?;
     until_readyz(&process, 503, &["deployments"]).await?;
     let pid = process.pid();
@@ -89,7 +89,7 @@ async fn fault_a_right_that_comes_later_is_used() -> Result<()> {
 /// A watch that is refused after a list that worked is named as well.
 #[tokio::test]
 async fn fault_a_missing_watch_verb_is_named() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     for (component, resource) in [(RUNTIME_CTL, "deployments"), (WEBHOOK, "agentruntimes")] {
         let process = without(&suite, component, resource, "watch").await?;
         wait_for(secs(30), "the refused watch to be named", async || {
@@ -106,7 +106,7 @@ async fn fault_a_missing_watch_verb_is_named() -> Result<()> {
 /// What it needs to write is named where the user looks: in a condition.
 #[tokio::test]
 async fn fault_missing_write_rights_are_named_by_conditions() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     // (right, condition, status/reason)
     let cases = [
         ("deployments", "patch", condition::READY, "False/ConfigApplyError"),
@@ -134,7 +134,7 @@ async fn fault_missing_write_rights_are_named_by_conditions() -> Result<()> {
 /// without pause.
 #[tokio::test]
 async fn fault_a_missing_status_right_is_named() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     let process = without(&suite, RUNTIME_CTL, "agentruntimes/status", "patch").await?;
     process.wait_ready(secs(30)).await?;
     let ns = suite.namespace("fault-no-status", json!({})).await?;
@@ -162,7 +162,7 @@ async fn fault_a_missing_status_right_is_named() -> Result<()> {
 /// What admission has to write is named in the denial.
 #[tokio::test]
 async fn fault_missing_rights_of_admission_are_named_by_the_denial() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     suite.set_platform("spiffe: {enabled: always}\n").await?;
     for (resource, verb) in [("serviceaccounts", "create"), ("configmaps", "create"), ("configmaps", "patch")]
     {
@@ -184,7 +184,7 @@ async fn fault_missing_rights_of_admission_are_named_by_the_denial() -> Result<(
 /// The Lease: without it nobody may lead, and `/readyz` or the log says what to grant.
 #[tokio::test]
 async fn fault_missing_lease_rights_are_named() -> Result<()> {
-    let suite = bare().await?;
+    let suite = bare_rights().await?;
     for component in [RUNTIME_CTL, WEBHOOK] {
         let name = format!("no-lease-{component}");
         let options = named(options(&suite, component), &name)

@@ -2,33 +2,12 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::Notify;
-
-use crate::index::Input;
-use crate::kinds::WorkloadKind;
-
-/// One kind of object that is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// AgentRuntimes.
-    Runtimes,
-    /// Deployments, StatefulSets or Sandboxes.
-    Workloads(WorkloadKind),
-    /// Pods of agents and tools.
-    Pods,
-    /// Namespaces.
-    Namespaces,
-    /// A configuration input.
-    Config(Input),
-    /// The CSIDriver of SPIRE.
-    Spire,
-    /// Whether this is OpenShift.
-    OpenShift,
-}
 
 /// How a watch is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,37 +20,43 @@ pub enum State {
     Troubled(String),
 }
 
-/// The watches by source and namespace (`None` = every namespace).
-#[derive(Debug, Default)]
-pub struct Sources {
-    states: Mutex<HashMap<(Source, Option<String>), State>>,
+/// The watches by source and namespace (`None` = every namespace). `S` names what a component watches.
+#[derive(Debug)]
+pub struct Sources<S> {
+    states: Mutex<HashMap<(S, Option<String>), State>>,
     changed: Notify,
 }
 
-impl Sources {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Source, Option<String>), State>> {
+impl<S> Default for Sources<S> {
+    fn default() -> Self {
+        Self { states: Mutex::default(), changed: Notify::default() }
+    }
+}
+
+impl<S: Copy + Eq + Hash> Sources<S> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(S, Option<String>), State>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A watch was started.
-    pub fn register(&self, source: Source, namespace: Option<&str>) {
+    pub fn register(&self, source: S, namespace: Option<&str>) {
         self.lock().entry((source, namespace.map(str::to_owned))).or_insert(State::Pending);
     }
 
     /// The watch begins anew on a kind that was not served before.
-    pub fn restart(&self, source: Source, namespace: Option<&str>) {
+    pub fn restart(&self, source: S, namespace: Option<&str>) {
         self.lock().insert((source, namespace.map(str::to_owned)), State::Pending);
     }
 
     /// The watch delivered a complete list; true the first time.
-    pub fn synced(&self, source: Source, namespace: Option<&str>) -> bool {
+    pub fn synced(&self, source: S, namespace: Option<&str>) -> bool {
         let old = self.lock().insert((source, namespace.map(str::to_owned)), State::Synced);
         self.changed.notify_waiters();
         old != Some(State::Synced)
     }
 
     /// The watch has a problem; a watch that delivered once keeps what it delivered.
-    pub fn troubled(&self, source: Source, namespace: Option<&str>, why: &str) {
+    pub fn troubled(&self, source: S, namespace: Option<&str>, why: &str) {
         let mut states = self.lock();
         let state = states.entry((source, namespace.map(str::to_owned))).or_insert(State::Pending);
         if *state != State::Synced {
@@ -82,7 +67,7 @@ impl Sources {
     }
 
     /// How the watch that covers a namespace is doing; a source nobody watches counts as complete.
-    pub fn state(&self, source: Source, namespace: &str) -> State {
+    pub fn state(&self, source: S, namespace: &str) -> State {
         let states = self.lock();
         let everywhere = states.get(&(source, None));
         let here = || states.get(&(source, Some(namespace.to_owned())));
@@ -90,7 +75,7 @@ impl Sources {
     }
 
     /// True when the watch that covers a namespace has delivered.
-    pub fn is_synced(&self, source: Source, namespace: &str) -> bool {
+    pub fn is_synced(&self, source: S, namespace: &str) -> bool {
         self.state(source, namespace) == State::Synced
     }
 
@@ -112,6 +97,12 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+    enum Source {
+        Runtimes,
+        Pods,
+    }
 
     #[tokio::test(start_paused = true)]
     async fn settled_waits_for_every_watch() {
