@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use controller_kit::{backoff::jitter, metrics::Metrics};
+use controller_kit::{backoff::jitter, metrics::Metrics, watch::serves};
 use kube::{Api, Client, api::DynamicObject, discovery::ApiResource};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::Value;
 
-use crate::{
-    error::{code_of, message_of},
-    watches::serves,
-};
+use crate::error::{code_of, message_of};
 
 /// The setting that decides, for messages.
 const SETTING: &str = "spec.defaultNetwork.ovnKubernetesConfig.gatewayConfig.routingViaHost";

@@ -4,8 +4,6 @@ mod cluster;
 mod configs;
 mod optional;
 
-pub(crate) use optional::serves;
-
 use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
 
 use api_types::AgentRuntime;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use controller_kit::{
     backoff::jitter,
-    watch::{self, WatchOptions},
+    watch::{self, WatchOptions, serves},
 };
 use futures::{StreamExt, future::join_all};
 use kube::{Api, Client, runtime::watcher::Event};
