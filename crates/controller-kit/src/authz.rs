@@ -5,7 +5,6 @@
 //! reviews cannot be made, nobody gets in and the answer is "unavailable", never "allowed".
 
 use std::collections::{BTreeMap, HashMap};
-use std::error::Error as StdError;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ impl Reviewer {
             }
             Ok(Err(error)) => {
                 tracing::warn!(
-                    error = &error as &dyn StdError,
+                    error = %crate::apply::message_of(&error),
                     "callers of {} cannot be reviewed: grant create on tokenreviews and subjectaccessreviews, or set --metrics-secure=false",
                     self.path
                 );

@@ -6,7 +6,6 @@
 //! (packaging §12, runtime §21). The Lease is looked at for the whole life of the process: somebody
 //! may roll back.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 pub use api_types::names::LEGACY_LEASE;
@@ -151,7 +150,7 @@ impl LegacyGuard {
                 false
             }
             Ok(Err(error)) => {
-                tracing::debug!(lease = %name, error = &error as &dyn StdError, "cannot read the lease");
+                tracing::debug!(lease = %name, error = %crate::apply::message_of(&error), "cannot read the lease");
                 false
             }
             Err(_) => false,

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error as StdError,
     time::Duration,
 };
 
@@ -157,7 +156,7 @@ impl Manager {
                 continue;
             }
             if let Err(error) = self.step(now).await {
-                tracing::warn!(error = &error as &dyn StdError, "serving certificate");
+                tracing::warn!(error = %controller_kit::apply::message_of(&error), "serving certificate");
                 sleep(RETRY).await;
             }
         }
@@ -408,7 +407,7 @@ async fn read_one<K: Configuration>(client: &Client, view: Option<&View<K>>) -> 
 fn readable<T>(which: &str, content: Result<T, secrets::SecretError>) -> Option<T> {
     content
         .inspect_err(|error| {
-            tracing::debug!(which, error = error as &dyn StdError, "unusable certificate Secret");
+            tracing::debug!(which, error = %controller_kit::apply::message_of(error), "unusable certificate Secret");
         })
         .ok()
 }

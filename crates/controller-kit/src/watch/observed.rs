@@ -1,6 +1,5 @@
 //! What one watch has told so far, and what its next item means.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +143,7 @@ impl Observed {
         } else {
             tracing::warn!(
                 resource = %self.target.resource, reason = trouble.kind.label(),
-                error = error as &dyn StdError, "{}", trouble.text
+                error = %crate::apply::message_of(error), "{}", trouble.text
             );
         }
     }

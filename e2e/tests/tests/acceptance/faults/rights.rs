@@ -17,7 +17,7 @@ async fn without(
     resource: &'static str,
     verb: &'static str,
 ) -> Result<Component> {
-    let name = format!("no-{verb}-{}", resource.replace('/', "-"));
+    let name = format!("{component}-no-{verb}-{}", resource.replace('/', "-"));
     let options = named(options(suite, component), &name).edit_rights(move |rights| {
         assert!(rights.drop_verb(resource, verb), "{verb} {resource} is not among the rights");
     });
