@@ -26,6 +26,7 @@ mod agent_runtime;
     reason = "the derives generate types of their own"
 )]
 mod authorization_policy;
+pub mod card;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]
 mod card_data;
 pub mod conditions;

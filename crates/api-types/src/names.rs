@@ -268,6 +268,8 @@ pub mod manager {
     pub const WEBHOOK: &str = "kagenti-webhook";
     /// The key `helper.conf` of Pods without proxy (split §6).
     pub const WEBHOOK_HELPER: &str = "kagenti-webhook-helper";
+    /// card-ctl, every write (card §14.1).
+    pub const CARD_CTL: &str = "kagenti-card-ctl";
     /// `caBundle` of the webhook configurations (packaging §8).
     pub const WEBHOOK_CA: &str = "authbridge-webhook/ca";
 }
