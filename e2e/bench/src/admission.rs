@@ -22,7 +22,7 @@ const CONNECTIONS: usize = 8;
 
 /// Runs each rate for `seconds`; true when every figure that must hold did.
 pub async fn run(rates: &[u32], seconds: u32) -> Result<bool> {
-    let suite = scene::bare().await?;
+    let suite = scene::bare(Some(5_000)).await?;
     let space = suite.namespace("bench", json!({"kagenti-enabled": "true"})).await?;
     let reviews = reviews(&space).await?;
     let mut kept = true;

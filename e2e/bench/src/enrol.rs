@@ -16,7 +16,7 @@ const LATENCY: &str = "apiserver_admission_webhook_admission_duration_seconds";
 
 /// Runs with `count` Deployments of one replica; true when every figure that must hold did.
 pub async fn run(count: usize) -> Result<bool> {
-    let suite = scene::bare().await?;
+    let suite = scene::bare(None).await?;
     let space = suite.namespace("bench", Value::Null).await?;
     let serving = scene::restart_until_ready(suite.webhook(0)?, Duration::from_secs(30)).await?;
 
@@ -35,8 +35,8 @@ pub async fn run(count: usize) -> Result<bool> {
         objects::agent_runtime(&name(index), &name(index)).build()
     })
     .await?;
-    let ready = scene::until_all(&space, "Ready", count, start, Duration::from_secs(300)).await?;
-    let rolled = scene::until_all(&space, "PodsConfigured", count, start, Duration::from_secs(900)).await?;
+    let [ready, rolled] =
+        scene::until_all(&space, ["Ready", "PodsConfigured"], count, start, Duration::from_secs(900)).await?;
     settle(&suite).await?;
 
     let after = scene::usage(&suite)?;
@@ -73,8 +73,9 @@ pub async fn run(count: usize) -> Result<bool> {
     report.note("admissions", format!("{:.0}", admissions.count));
     report.bound("start to serving admission", serving.as_secs_f64(), &Unit::SECONDS, 1.0, 0.3, "75 s");
     report.bound("writes in 30 s after it", idle as f64, &Unit::COUNT, 0.0, 0.0, "-");
-    for (kind, times) in controller.kinds.iter().chain(&webhook.kinds) {
-        report.note(&format!("  {kind}"), times);
+    for (kind, sum) in controller.kinds.iter().chain(&webhook.kinds) {
+        let mean = sum.took.as_secs_f64() * 1e3 / sum.count as f64;
+        report.note(&format!("  {kind}"), format!("{}, {mean:.1} ms each", sum.count));
     }
     Ok(report.print())
 }

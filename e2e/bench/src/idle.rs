@@ -16,7 +16,7 @@ const NAMESPACES: usize = 50;
 
 /// Runs with `count` workloads without replicas; true when every figure that must hold did.
 pub async fn run(count: usize) -> Result<bool> {
-    let suite = scene::bare().await?;
+    let suite = scene::bare(Some(5_000)).await?;
     let each = count.div_ceil(NAMESPACES);
     let mut spaces = Vec::new();
     for index in 0..NAMESPACES {
@@ -38,7 +38,7 @@ pub async fn run(count: usize) -> Result<bool> {
     .try_collect::<()>()
     .await?;
     for space in &spaces {
-        scene::until_all(space, "Ready", each, start, Duration::from_secs(1_800)).await?;
+        scene::until_all(space, ["Ready"], each, start, Duration::from_secs(1_800)).await?;
     }
     let made = start.elapsed();
     tokio::time::sleep(Duration::from_secs(30)).await;

@@ -45,8 +45,9 @@ impl Report {
         aim: f64,
         reference: &str,
     ) {
-        let verdict = if measured <= must { "" } else { " (missed)" };
-        self.kept &= measured <= must;
+        let kept = unit.rounded(measured) <= must;
+        let verdict = if kept { "" } else { " (missed)" };
+        self.kept &= kept;
         self.table.add_row([
             figure.to_owned(),
             format!("{}{verdict}", unit.show(measured)),
@@ -66,7 +67,7 @@ impl Report {
 /// How a figure is written.
 pub(crate) struct Unit {
     name: &'static str,
-    decimals: usize,
+    decimals: i32,
 }
 
 impl Unit {
@@ -75,8 +76,14 @@ impl Unit {
     pub(crate) const MEGABYTES: Self = Self { name: " MB", decimals: 0 };
     pub(crate) const COUNT: Self = Self { name: "", decimals: 1 };
 
+    /// What a reader sees: a bound is held or missed by the figure that is printed.
+    fn rounded(&self, value: f64) -> f64 {
+        let scale = 10_f64.powi(self.decimals);
+        (value * scale).round() / scale
+    }
+
     fn show(&self, value: f64) -> String {
-        format!("{value:.*}{}", self.decimals, self.name)
+        format!("{value:.*}{}", usize::try_from(self.decimals).unwrap_or_default(), self.name)
     }
 }
 

@@ -1,12 +1,17 @@
 //! What every benchmark starts with: a bare cluster, the suite as it ships, and the counting.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use e2e::suite::{Options, RUNTIME_CTL, Suite, WEBHOOK};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
-use local_cluster::{ClusterOptions, Component, ComponentOptions, Mark, Profile, Usage};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use local_cluster::{ClusterOptions, Component, ComponentOptions, Mark, Profile, Sum, Usage};
 use serde_json::Value;
 
 use api_types::AgentRuntime;
@@ -16,13 +21,11 @@ use e2e::space::Ns;
 const PARALLEL: usize = 32;
 
 /// A bare cluster (no SPIRE, no Keycloak) with the suite in its default settings, built for release.
-pub(crate) async fn bare() -> Result<Suite> {
-    let cluster = ClusterOptions {
-        nodes: 4,
-        controller_qps: Some(5_000),
-        profile: Profile::Release,
-        ..Default::default()
-    };
+/// `controller_qps`: requests per second that kube-controller-manager and the scheduler may make; `None` is their
+/// own limit, 20.
+pub(crate) async fn bare(controller_qps: Option<u32>) -> Result<Suite> {
+    let cluster =
+        ClusterOptions { nodes: 4, controller_qps, profile: Profile::Release, ..Default::default() };
     let options = Options {
         cluster,
         csi_driver: false,
@@ -48,26 +51,42 @@ pub(crate) async fn create(
         .await
 }
 
-/// Waits until `count` AgentRuntimes of the namespace have the condition `condition=True`; how long it took since
-/// `start`. Looks at resource versions of one paged list every 200 ms.
-pub(crate) async fn until_all(
+/// Follows the AgentRuntimes of the namespace until `count` of them have each of the conditions `True`; when each
+/// condition was reached, counted from `start`. A watch: lists of a thousand objects would be the load they measure.
+pub(crate) async fn until_all<const N: usize>(
     space: &Ns,
-    condition: &str,
+    conditions: [&str; N],
     count: usize,
     start: Instant,
     limit: Duration,
-) -> Result<Duration> {
+) -> Result<[Duration; N]> {
     let api = Api::<AgentRuntime>::namespaced(space.client().clone(), space.name());
-    let mut reached = 0;
-    while start.elapsed() < limit {
-        let list = api.list(&ListParams::default().match_any()).await.context("listing AgentRuntimes")?;
-        reached = list.items.iter().filter(|runtime| holds(runtime, condition)).count();
-        if reached >= count {
-            return Ok(start.elapsed());
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut holding: [BTreeSet<String>; N] = std::array::from_fn(|_| BTreeSet::new());
+    let mut reached = [None; N];
+    let deadline = tokio::time::Instant::from_std(start) + limit;
+    while reached.iter().any(Option::is_none) {
+        let event = tokio::time::timeout_at(deadline, events.next()).await.map_err(|_| {
+            let counts = holding.iter().map(BTreeSet::len);
+            let counts: Vec<String> =
+                conditions.iter().zip(counts).map(|(c, n)| format!("{c} {n}")).collect();
+            anyhow!("not all of {count} AgentRuntimes after {limit:?}: {}", counts.join(", "))
+        })?;
+        let (Event::Apply(runtime) | Event::InitApply(runtime)) = event.context("the watch ended")?? else {
+            continue;
+        };
+        for ((condition, names), at) in conditions.iter().zip(&mut holding).zip(&mut reached) {
+            if holds(&runtime, condition) {
+                names.insert(runtime.name_any());
+            } else {
+                names.remove(&runtime.name_any());
+            }
+            if names.len() >= count {
+                at.get_or_insert_with(|| start.elapsed());
+            }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    anyhow::bail!("{reached} of {count} AgentRuntimes have {condition}=True after {limit:?}")
+    Ok(reached.map(Option::unwrap_or_default))
 }
 
 fn holds(runtime: &AgentRuntime, condition: &str) -> bool {
@@ -95,27 +114,27 @@ where
 pub(crate) struct Requests {
     pub(crate) total: usize,
     pub(crate) writes: usize,
-    /// `verb resource code: count`, most first.
-    pub(crate) kinds: Vec<(String, usize)>,
+    /// `verb resource code` and how many, most first.
+    pub(crate) kinds: Vec<(String, Sum)>,
 }
 
 /// Counts the requests of a component since `mark`.
 pub(crate) fn requests(suite: &Suite, component: &str, mark: Mark) -> Result<Requests> {
     let mut kinds = Vec::new();
     let (mut total, mut writes) = (0, 0);
-    for ((user, verb, resource, code), count) in suite.cluster().audit()?.counts(mark)? {
+    for ((user, verb, resource, code), sum) in suite.cluster().audit()?.counts(mark)? {
         let aside =
             matches!(resource.as_str(), "leases" | "events" | "subjectaccessreviews" | "tokenreviews" | "");
         if user != component || aside || matches!(verb.as_str(), "list" | "watch") {
             continue;
         }
-        total += count;
+        total += sum.count;
         if verb != "get" {
-            writes += count;
+            writes += sum.count;
         }
-        kinds.push((format!("{verb} {resource} {code}"), count));
+        kinds.push((format!("{verb} {resource} {code}"), sum));
     }
-    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    kinds.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.count));
     Ok(Requests { total, writes, kinds })
 }
 

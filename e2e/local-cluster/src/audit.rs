@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::cluster::Cluster;
@@ -43,6 +45,8 @@ pub struct ApiRequest {
     pub user_agent: String,
     /// When the answer was sent, RFC 3339 with microseconds.
     pub time: String,
+    /// How long the API server worked on it.
+    pub took: Duration,
 }
 
 impl ApiRequest {
@@ -60,8 +64,17 @@ impl ApiRequest {
     }
 }
 
-/// Requests counted by what they have in common.
-pub type Counts = BTreeMap<(String, String, String, u16), usize>;
+/// Requests added up by what they have in common.
+pub type Counts = BTreeMap<(String, String, String, u16), Sum>;
+
+/// How many requests, and how long the API server worked on all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Their number.
+    pub count: usize,
+    /// Their time together.
+    pub took: Duration,
+}
 
 impl Cluster {
     /// The audit log; an error for a cluster that was there already.
@@ -99,13 +112,15 @@ impl Audit {
         Ok(requests)
     }
 
-    /// Requests since `mark` counted by short user name, verb, resource and status code. Holds only the
+    /// Requests since `mark` added up by short user name, verb, resource and status code. Holds only the
     /// counts in memory, however many requests there were.
     pub fn counts(&self, mark: Mark) -> Result<Counts> {
         let mut counts = Counts::new();
         self.each(&mut mark.clone(), |request| {
             let user = request.short_user().to_owned();
-            *counts.entry((user, request.verb, request.resource, request.code)).or_default() += 1;
+            let sum = counts.entry((user, request.verb, request.resource, request.code)).or_default();
+            sum.count += 1;
+            sum.took += request.took;
         })?;
         Ok(counts)
     }
@@ -146,6 +161,8 @@ struct Line {
     user_agent: String,
     #[serde(default)]
     stage_timestamp: String,
+    #[serde(default)]
+    request_received_timestamp: String,
     #[serde(default)]
     user: User,
     #[serde(default)]
@@ -195,6 +212,7 @@ fn parse(line: &[u8]) -> Option<ApiRequest> {
         "" => object.resource,
         sub => format!("{}/{sub}", object.resource),
     };
+    let took = took(&line.request_received_timestamp, &line.stage_timestamp);
     counted.then_some(ApiRequest {
         user: line.user.username,
         verb: line.verb,
@@ -206,7 +224,13 @@ fn parse(line: &[u8]) -> Option<ApiRequest> {
         uri: line.request_uri,
         user_agent: line.user_agent,
         time: line.stage_timestamp,
+        took,
     })
+}
+
+fn took(received: &str, answered: &str) -> Duration {
+    let span = || answered.parse::<Timestamp>().ok()?.duration_since(received.parse().ok()?).try_into().ok();
+    span().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -217,7 +241,7 @@ mod tests {
 
     fn line(stage: &str, verb: &str, code: u16) -> String {
         format!(
-            r#"{{"kind":"Event","stage":"{stage}","requestURI":"/x","verb":"{verb}","user":{{"username":"system:serviceaccount:ops:runtime-ctl"}},"objectRef":{{"resource":"agentruntimes","subresource":"status","namespace":"a","name":"b","apiGroup":"agent.kagenti.dev"}},"responseStatus":{{"metadata":{{}},"code":{code}}},"stageTimestamp":"2026-01-01T00:00:00.000000Z"}}"#
+            r#"{{"kind":"Event","stage":"{stage}","requestURI":"/x","verb":"{verb}","user":{{"username":"system:serviceaccount:ops:runtime-ctl"}},"objectRef":{{"resource":"agentruntimes","subresource":"status","namespace":"a","name":"b","apiGroup":"agent.kagenti.dev"}},"responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-01-01T00:00:00.000000Z","stageTimestamp":"2026-01-01T00:00:00.012000Z"}}"#
         )
     }
 
@@ -239,7 +263,11 @@ mod tests {
         let of = |verb: &str, code| {
             counts.get(&("runtime-ctl".to_owned(), verb.to_owned(), "agentruntimes/status".to_owned(), code))
         };
-        assert_eq!((of("watch", 200), of("watch", 403), of("patch", 200)), (Some(&1), Some(&1), Some(&1)));
+        let once = Sum { count: 1, took: Duration::from_millis(12) };
+        assert_eq!(
+            (of("watch", 200), of("watch", 403), of("patch", 200)),
+            (Some(&once), Some(&once), Some(&once))
+        );
         assert_eq!(audit.read(&mut mark).expect("requests").len(), 3);
         assert!(audit.read(&mut mark).expect("nothing new").is_empty());
         assert_eq!(audit.since(Mark(0), ApiRequest::is_write).expect("writes").len(), 1);

@@ -64,7 +64,7 @@ mod usage;
 mod wait;
 mod workdir;
 
-pub use audit::{ApiRequest, Audit, Counts, Mark};
+pub use audit::{ApiRequest, Audit, Counts, Mark, Sum};
 pub use cluster::{Cluster, ensure_programs};
 pub use component::{Component, ComponentOptions, RbacMode, Rights, RightsEdit};
 pub use faults::ControlledProgram;
