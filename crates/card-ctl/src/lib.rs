@@ -1,1 +1,3 @@
 //! Fetches, verifies and binds the AgentCards of workloads.
+
+pub mod fetch;
