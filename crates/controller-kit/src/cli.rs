@@ -32,7 +32,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ValueEnum};
 
 pub use bind::{Bind, BindParseError};
-pub use duration::duration;
+pub use duration::{duration, duration_or_zero};
 
 use crate::scope::Scope;
 use crate::version;

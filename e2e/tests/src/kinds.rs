@@ -66,6 +66,8 @@ kinds! {
     CRON_JOB = namespaced "batch" "v1" "CronJob" "cronjobs";
     /// Event of the newer group.
     EVENT = namespaced "events.k8s.io" "v1" "Event" "events";
+    /// NetworkPolicy.
+    NETWORK_POLICY = namespaced "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies";
     /// Lease.
     LEASE = namespaced "coordination.k8s.io" "v1" "Lease" "leases";
     /// EndpointSlice.

@@ -9,6 +9,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a duration: write e.g. 500ms, 15s, 2m or 1h30m"))
 }
 
+/// As [`duration`], where `0s` means "not at all".
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    if text.is_empty() { None } else { parse(text) }
+        .ok_or_else(|| format!("{text:?} is not a duration: write e.g. 0s, 500ms, 15s or 2m"))
+}
+
 fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;

@@ -126,7 +126,9 @@ impl Rights {
                 objects.extend(bound(subject, Some(namespace), service_account, &json!(release)));
             }
         }
-        for (target, rules) in &self.named {
+        // The API server's own namespace is nobody's to grant in namespaced mode (packaging §6).
+        let reachable = |target: &str| *mode == RbacMode::Cluster || target != "default";
+        for (target, rules) in self.named.iter().filter(|(target, _)| reachable(target)) {
             objects.extend(bound(subject, Some(target), &format!("{wide}-named"), &json!(rules)));
         }
         objects
@@ -243,6 +245,7 @@ named:
         let objects = rights.objects(subject, &mode);
         assert!(names(&objects).iter().all(|name| !name.starts_with("Cluster")));
         assert!(names(&objects).contains(&"Role a/ops-x".to_owned()));
+        assert!(!names(&objects).iter().any(|name| name.contains("default/")), "{:?}", names(&objects));
         let role =
             objects.iter().find(|o| o["metadata"]["name"] == "x" && o["kind"] == "Role").expect("a Role");
         let mut digest = hex::encode(Sha256::digest("a,b"));

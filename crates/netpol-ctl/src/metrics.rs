@@ -1,0 +1,141 @@
+//! Metrics of netpol-ctl (card §15.5). No label ever holds the name of an object.
+
+use std::sync::Arc;
+
+use controller_kit::{
+    metrics::Metrics,
+    reconcile::{ControllerMetrics, ReconcileMetrics},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+};
+
+use crate::{api_server::Endpoints, index::Indexes, verdict::Mode};
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A policy is made.
+    Create,
+    /// A policy is changed.
+    Update,
+    /// A policy is deleted.
+    Delete,
+    /// A finalizer of the previous operator is taken off a card.
+    Finalizer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OpLabel {
+    op: &'static str,
+}
+
+/// Handles of all metrics; cheap to clone.
+#[derive(Clone)]
+pub struct OwnMetrics {
+    writes: Family<OpLabel, Counter>,
+    /// The passes.
+    pub reconciles: ControllerMetrics,
+}
+
+impl OwnMetrics {
+    /// Registers everything.
+    pub fn register(metrics: &Metrics, index: &Arc<Indexes>, endpoints: &Arc<Endpoints>) -> Self {
+        let gauges = Gauges { index: index.clone(), endpoints: endpoints.clone() };
+        metrics.with_registry(|registry| registry.register_collector(Box::new(gauges)));
+        let own = Self {
+            writes: metrics.register(
+                "kagenti_netpol_writes",
+                "Writes of NetworkPolicies and of finalizers of cards, by operation",
+                Family::default(),
+            ),
+            reconciles: ReconcileMetrics::register(metrics).controller("networkpolicy"),
+        };
+        for op in [Op::Create, Op::Update, Op::Delete, Op::Finalizer] {
+            drop(own.writes.get_or_create(&OpLabel { op: op.as_str() }));
+        }
+        own
+    }
+
+    /// Counts a write.
+    pub fn wrote(&self, op: Op) {
+        self.writes.get_or_create(&OpLabel { op: op.as_str() }).inc();
+    }
+}
+
+impl Op {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Finalizer => "finalizer",
+        }
+    }
+}
+
+/// What is counted when it is asked for.
+#[derive(Debug)]
+struct Gauges {
+    index: Arc<Indexes>,
+    endpoints: Arc<Endpoints>,
+}
+
+impl Gauges {
+    fn single(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: usize) -> std::fmt::Result {
+        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "kagenti_netpol_policies",
+            "NetworkPolicies of ours by mode",
+            None,
+            MetricType::Gauge,
+        )?;
+        for mode in [Mode::Permissive, Mode::Restrictive] {
+            let count = i64::try_from(self.index.policies.count(mode)).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(family.encode_family(&[("mode", mode.as_str())])?)?;
+        }
+        Self::single(
+            &mut encoder,
+            "kagenti_netpol_apiserver_endpoints",
+            "Networks of the API server that unverified agents may reach",
+            self.endpoints.current().networks.len(),
+        )?;
+        Self::single(
+            &mut encoder,
+            "kagenti_netpol_unverifiable_cards",
+            "AgentCards without condition Verified: no trust mechanism is on, so their agents are isolated",
+            self.index.cards.unverifiable(|_| true),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_chapter_is_exposed() {
+        let metrics = Metrics::new("netpol-ctl");
+        let (index, endpoints) = (Arc::default(), Arc::new(Endpoints::new(&[])));
+        OwnMetrics::register(&metrics, &index, &endpoints).wrote(Op::Update);
+        let text = metrics.openmetrics().unwrap();
+        for line in [
+            "kagenti_netpol_policies{mode=\"permissive\"} 0",
+            "kagenti_netpol_policies{mode=\"restrictive\"} 0",
+            "kagenti_netpol_writes_total{op=\"create\"} 0",
+            "kagenti_netpol_writes_total{op=\"update\"} 1",
+            "kagenti_netpol_apiserver_endpoints 0",
+            "kagenti_netpol_unverifiable_cards 0",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Sending a running controller into retirement before its policies are deleted, or it would make them anew.
+//!
+//! Helm runs the hook that cleans up while the Deployment still runs. The hook takes the Lease: the leader notices at
+//! its next renewal and ends, and whoever starts after it waits until the Lease has expired, long after the hook.
+
+use std::time::Duration;
+
+use controller_kit::apply::{is_not_found, message_of};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::naming::MANAGER;
+
+/// How long nobody else leads; the Deployment is gone by then.
+const SECONDS: u32 = 60;
+/// Who holds the Lease meanwhile.
+pub const HOLDER: &str = "cleanup";
+/// The leader's running writes end within this time after it noticed (packaging §12).
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Takes the Lease, if there is one, and waits until its holder has noticed, which takes it `renewal` at most.
+///
+/// # Errors
+/// What the API server says, in words.
+pub async fn take_over(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    renewal: Duration,
+) -> Result<(), String> {
+    let api = Api::<Lease>::namespaced(client.clone(), namespace);
+    let failed = |error: &kube::Error| format!("cannot take Lease {namespace}/{name}: {}", message_of(error));
+    let Some(lease) = api.get_opt(name).await.map_err(|error| failed(&error))? else { return Ok(()) };
+    let spec = lease.spec.unwrap_or_default();
+    let held = spec.holder_identity.is_some_and(|holder| !holder.is_empty() && holder != HOLDER);
+    let now = format!("{:.6}", Timestamp::now());
+    let body = json!({
+        "metadata": {"resourceVersion": lease.metadata.resource_version},
+        "spec": {
+            "holderIdentity": HOLDER,
+            "leaseDurationSeconds": SECONDS,
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": spec.lease_transitions.unwrap_or_default().saturating_add(1),
+        },
+    });
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(name, &params, &Patch::Merge(&body)).await {
+        Ok(_) => {}
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(failed(&error)),
+    }
+    if held {
+        tokio::time::sleep(renewal + LAST_WRITES).await;
+    }
+    Ok(())
+}
