@@ -60,16 +60,14 @@ impl SvidFiles {
 
     pub(crate) fn parse(&self, contents: &Contents) -> Result<Svid, SvidError> {
         let chain = certificates(&self.cert, &contents.cert)?;
-        let mut key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|_| SvidError::NoPem {
-            path: self.key.display().to_string(),
-            what: "private key",
-        })?;
+        let mut key = PrivateKeyDer::from_pem_slice(&contents.key)
+            .map_err(|_| SvidError::NoPem { path: self.key.display().to_string(), what: "private key" })?;
         let roots = match (&self.bundle, &contents.bundle) {
             (Some(path), Some(text)) => certificates(path, text)?,
             _ => Vec::new(),
         };
-        let own = Svid::new(chain.clone(), &key, BTreeMap::new())
-            .map(|svid| trust_domain(svid.id()).to_owned());
+        let own =
+            Svid::new(chain.clone(), &key, BTreeMap::new()).map(|svid| trust_domain(svid.id()).to_owned());
         let svid = own.and_then(|own| Svid::new(chain, &key, BTreeMap::from([(own, roots)])));
         key.zeroize();
         svid
@@ -105,7 +103,6 @@ async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SvidError> {
 
 fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, SvidError> {
     let none = || SvidError::NoPem { path: path.display().to_string(), what: "certificate" };
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(|_| none())?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(|_| none())?;
     if found.is_empty() { Err(none()) } else { Ok(found) }
 }

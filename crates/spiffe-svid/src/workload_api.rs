@@ -34,7 +34,8 @@ impl WorkloadApi {
             .into_iter()
             .map(|address| {
                 let address = address.as_ref().trim();
-                let uri = if address.starts_with('/') { format!("unix://{address}") } else { address.to_owned() };
+                let uri =
+                    if address.starts_with('/') { format!("unix://{address}") } else { address.to_owned() };
                 match Endpoint::parse(&uri) {
                     Ok(endpoint @ Endpoint::Unix(_)) => Ok(endpoint),
                     _ => Err(EndpointError { address: address.chars().take(200).collect() }),
@@ -45,7 +46,9 @@ impl WorkloadApi {
     }
 
     /// Opens the stream at the first socket that answers with an SVID: that SVID and those that follow.
-    pub(crate) async fn open(&self) -> Result<(Svid, impl Stream<Item = Result<Svid, String>> + use<>), String> {
+    pub(crate) async fn open(
+        &self,
+    ) -> Result<(Svid, impl Stream<Item = Result<Svid, String>> + use<>), String> {
         let mut last = "no socket is configured".to_owned();
         for endpoint in &self.endpoints {
             match tokio::time::timeout(FIRST_ANSWER, open(endpoint.clone())).await {

@@ -282,6 +282,7 @@ mod tests {
         })
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "the shape of what it is compared with")]
     fn to(addresses: &[&str]) -> Result<Dial, NoAddress> {
         Ok(Dial::Addresses(addresses.iter().map(|address| address.parse().expect("an address")).collect()))
     }

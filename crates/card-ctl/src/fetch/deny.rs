@@ -52,9 +52,9 @@ impl DenyList {
 
 /// The IPv4 address behind `::a.b.c.d` and NAT64's `64:ff9b::a.b.c.d`; a translator would dial it for us.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let compatible = [a, b, c, d, e, f] == [0; 6] && high != 0;
-    let nat64 = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
+    let [prefix @ .., high, low] = address.segments();
+    let compatible = prefix == [0; 6] && high != 0;
+    let nat64 = prefix == [0x64, 0xff9b, 0, 0, 0, 0];
     (compatible || nat64).then(|| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
 }
 

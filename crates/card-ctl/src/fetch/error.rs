@@ -27,10 +27,13 @@ pub enum PeerProblem {
     /// It does not lead to a root of the trust domain.
     #[error("its certificate does not chain to the trust bundle")]
     Chain,
-    /// A certificate of the chain has expired.
+    /// It is an authority's, or may not be used for TLS.
+    #[error("its certificate is not one of a workload")]
+    NotALeaf,
+    /// Its certificate has expired.
     #[error("its certificate has expired")]
     Expired,
-    /// A certificate of the chain is not valid yet.
+    /// Its certificate is not valid yet.
     #[error("its certificate is not valid yet")]
     NotYetValid,
     /// Not exactly one URI name that is a SPIFFE ID with a path.

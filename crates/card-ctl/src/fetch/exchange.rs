@@ -70,10 +70,19 @@ impl Exchange<'_> {
         let (reply, mut connection) = self.first_request().await?;
         let reply = match reply {
             Reply::NotFound(reusable) => {
-                if !reusable {
-                    connection = self.connector.connect(self.request, None, self.phase).await?;
+                // Servers close after an error page, with or without a word about it.
+                let same = if reusable {
+                    self.ask(&mut connection, LEGACY_PATH).await
+                } else {
+                    Err(FetchError::Reset)
+                };
+                match same {
+                    Err(FetchError::Reset) => {
+                        connection = self.connector.connect(self.request, None, self.phase).await?;
+                        self.ask(&mut connection, LEGACY_PATH).await?
+                    }
+                    reply => reply?,
                 }
-                self.ask(&mut connection, LEGACY_PATH).await?
             }
             reply => reply,
         };

@@ -2,43 +2,36 @@
 
 use std::sync::{Arc, OnceLock};
 
+use agent_trust::TrustBundle;
+use agent_trust::peer::{PeerError, identify};
 use agent_trust::spiffe::{SpiffeId, TrustDomain};
+use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, anchor_from_trusted_cert};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::PeerProblem;
-
-/// Longest chain that is looked at, leaf included.
-const MAX_CHAIN: usize = 4;
 
 /// Checks one handshake and remembers whom it accepted, so that the identity reported is the one verified.
 /// One verifier serves one connection.
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
-    roots: Vec<TrustAnchor<'static>>,
+    bundle: TrustBundle,
     trust_domain: TrustDomain,
     algorithms: WebPkiSupportedAlgorithms,
     accepted: OnceLock<SpiffeId>,
 }
 
 impl PeerVerifier {
-    /// Believes `roots` (DER) for workloads of `trust_domain`. Roots that cannot be parsed are left out; `None`
-    /// when none is left.
+    /// Believes `roots` (DER) for workloads of `trust_domain`; `None` when there are none, or unreadable ones.
     pub(super) fn new(
         roots: &[CertificateDer<'static>],
         trust_domain: TrustDomain,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Option<Self> {
-        let roots: Vec<_> = roots
-            .iter()
-            .filter_map(|root| anchor_from_trusted_cert(root).ok().map(|anchor| anchor.to_owned()))
-            .collect();
-        (!roots.is_empty()).then(|| Self { roots, trust_domain, algorithms, accepted: OnceLock::new() })
+        let bundle = TrustBundle::of_domain(&trust_domain, roots.iter().map(AsRef::as_ref)).ok()?;
+        Some(Self { bundle, trust_domain, algorithms, accepted: OnceLock::new() })
     }
 
     /// Whom the handshake accepted.
@@ -52,20 +45,12 @@ impl PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<SpiffeId, PeerProblem> {
-        if intermediates.len() >= MAX_CHAIN {
-            return Err(PeerProblem::Chain);
-        }
-        let certificate = EndEntityCert::try_from(leaf).map_err(|_| PeerProblem::Malformed)?;
-        certificate
-            .verify_for_usage(self.algorithms.all, &self.roots, intermediates, now, AnyUsage, None, None)
-            .map_err(|error| problem(&error))?;
-        let id = spiffe_id(leaf)?;
-        // The roots are those of this trust domain only, so a member of another one cannot even chain to them
-        // unless its CA is ours: then it is an impostor.
-        if *id.trust_domain() != self.trust_domain {
-            return Err(PeerProblem::TrustDomain);
-        }
-        Ok(id)
+        let now = i64::try_from(now.as_secs())
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok())
+            .ok_or(PeerProblem::Expired)?;
+        let chain: Vec<&[u8]> = std::iter::once(leaf).chain(intermediates).map(AsRef::as_ref).collect();
+        identify(&chain, &self.bundle, &self.trust_domain, now).map_err(|error| problem(&error, now))
     }
 }
 
@@ -126,39 +111,14 @@ pub(super) fn verdict(error: &rustls::Error) -> Option<PeerProblem> {
     }
 }
 
-fn problem(error: &webpki::Error) -> PeerProblem {
+fn problem(error: &PeerError, now: Timestamp) -> PeerProblem {
     match error {
-        webpki::Error::CertExpired { .. } => PeerProblem::Expired,
-        webpki::Error::CertNotValidYet { .. } => PeerProblem::NotYetValid,
-        webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
-            PeerProblem::Malformed
-        }
-        _ => PeerProblem::Chain,
-    }
-}
-
-/// The one URI name of a leaf, which must be a SPIFFE ID with a path.
-fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, PeerProblem> {
-    let (rest, leaf) = X509Certificate::from_der(leaf).map_err(|_| PeerProblem::Malformed)?;
-    if !rest.is_empty() {
-        return Err(PeerProblem::Malformed);
-    }
-    let names = leaf.subject_alternative_name().map_err(|_| PeerProblem::Malformed)?;
-    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) => SpiffeId::parse(uri).map_err(|_| PeerProblem::SpiffeId),
-        _ => Err(PeerProblem::SpiffeId),
-    }
-}
-
-/// SVIDs are used on both ends of connections, and issuers differ in what they put into the extension.
-struct AnyUsage;
-
-impl ExtendedKeyUsageValidator for AnyUsage {
-    fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        Ok(())
+        PeerError::Malformed { .. } => PeerProblem::Malformed,
+        PeerError::NotValidNow { not_before, .. } if now < *not_before => PeerProblem::NotYetValid,
+        PeerError::NotValidNow { .. } => PeerProblem::Expired,
+        PeerError::NotALeaf => PeerProblem::NotALeaf,
+        PeerError::NoSpiffeId(_) => PeerProblem::SpiffeId,
+        PeerError::ForeignDomain { .. } => PeerProblem::TrustDomain,
+        PeerError::ChainTooLong | PeerError::Chain(_) => PeerProblem::Chain,
     }
 }
