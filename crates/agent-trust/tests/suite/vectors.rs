@@ -1,9 +1,8 @@
 //! Every entry of `card-vectors.json` (card §8.9, scenario 10).
 
-mod common;
-
 use std::time::Duration;
 
+use crate::fixtures::{VECTORS, bundle, entries, entry, operator_domain, text};
 use agent_trust::bundle::{BundleError, TrustBundle};
 use agent_trust::profile::{Profile, payload, unsigned_members};
 use agent_trust::sign::Signer;
@@ -11,7 +10,6 @@ use agent_trust::verify::{LeafExpiry, Policy, ReasonCode, verify};
 use agent_trust::{Card, SpiffeId};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use common::{bundle, entries, entry, operator_domain, text};
 use jiff::Timestamp;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -22,7 +20,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn policy(overrides: &Value) -> Policy {
-    let defaults = &common::VECTORS["defaultPolicy"];
+    let defaults = &VECTORS["defaultPolicy"];
     let setting = |name: &str| overrides.get(name).unwrap_or(&defaults[name]).clone();
     Policy {
         leaf_expiry: setting("leafExpiry").as_str().expect("text").parse::<LeafExpiry>().expect("known"),
@@ -165,7 +163,7 @@ fn canonicalization(#[values(0, 1, 2, 3, 4)] number: usize) {
 
 #[test]
 fn trust_bundles() {
-    let bundles = common::VECTORS["trustBundles"].as_object().expect("an object");
+    let bundles = VECTORS["trustBundles"].as_object().expect("an object");
     assert_eq!(bundles.len(), 5);
     for (name, expected) in bundles {
         let bundle = bundle(name);

@@ -1,0 +1,6 @@
+//! What the trust crate promises, from outside: the vectors, hostile cards, mutations, signing, TLS peers.
+
+mod fixtures;
+mod hostile;
+mod mint;
+mod vectors;
