@@ -3,4 +3,8 @@
 mod fixtures;
 mod hostile;
 mod mint;
+mod mutation;
+mod peers;
+mod properties;
+mod signing;
 mod vectors;
