@@ -258,13 +258,19 @@ async fn surplus(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     }
     if let Some(name) = &policy.card {
         let card = ObjectKey::new(key.namespace.clone(), name.clone());
-        match ctx.index.cards.get(&card) {
-            // What it wants cannot be known.
-            Some(card) if card.unreadable && card.target.is_none() => return Ok(None),
-            Some(_) => {}
-            // A live read before a policy goes: the watch of the cards may be behind the one of the policies.
-            None if is_alive(ctx, &card).await? => return Err(Error::Behind("agentcards")),
-            None => {}
+        if let Some(card) = ctx.index.cards.get(&card).filter(|card| !card.terminating) {
+            if let Some(slot) = card.slot() {
+                // Its pass knows whether the workload is really gone, and takes what is left of an earlier target.
+                ctx.wake(slot, Duration::ZERO);
+                return Ok(None);
+            }
+            if card.unreadable {
+                // What it wants cannot be known.
+                return Ok(None);
+            }
+        } else if is_alive(ctx, &card).await? {
+            // Read live before a policy goes: the watch of the cards may be behind the one of the policies.
+            return Err(Error::Behind("agentcards"));
         }
     }
     Ok((!write::delete(ctx, &policy).await?).then_some(Duration::ZERO))

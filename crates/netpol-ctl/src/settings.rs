@@ -112,17 +112,15 @@ pub struct Settings {
 impl Settings {
     /// Namespaces whose Pods may reach every agent, in a process that runs in `own`.
     pub fn ingress_namespaces(&self, own: &str) -> Vec<String> {
-        match &self.allow_ingress_namespaces {
-            Some(NamespaceList(names)) => names.clone(),
-            None => {
-                let mut names = vec![own.to_owned()];
-                let suite = api_types::names::DEFAULT_OPERATOR_NAMESPACE;
-                if own != suite {
-                    names.push(suite.to_owned());
-                }
-                names
-            }
+        if let Some(NamespaceList(names)) = &self.allow_ingress_namespaces {
+            return names.clone();
         }
+        let mut names = vec![own.to_owned()];
+        let suite = api_types::names::DEFAULT_OPERATOR_NAMESPACE;
+        if own != suite {
+            names.push(suite.to_owned());
+        }
+        names
     }
 }
 

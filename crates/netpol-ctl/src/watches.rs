@@ -186,8 +186,10 @@ fn card_applied(ctx: &Context, card: Card) {
     }
     if let Some(before) = &before {
         let former = before.slot();
-        if former != new.slot() {
-            former.into_iter().for_each(|slot| ctx.wake(slot, NOW));
+        if former != new.slot()
+            && let Some(slot) = former
+        {
+            ctx.wake(slot, NOW);
         }
         if before.uid != new.uid {
             ctx.settle_complaint(&before.uid);

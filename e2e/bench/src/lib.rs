@@ -5,5 +5,6 @@ pub mod admission;
 pub mod enrol;
 pub mod idle;
 mod latency;
+pub mod netpol;
 mod report;
 mod scene;

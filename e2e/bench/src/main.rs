@@ -36,6 +36,12 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Isolate many agents: all their policies from nothing, then the way from a verdict to its policy.
+    Netpol {
+        /// How many workloads.
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
 }
 
 #[tokio::main]
@@ -44,10 +50,12 @@ async fn main() -> Result<ExitCode> {
         Some(What::Enrol { count }) => bench::enrol::run(count).await?,
         Some(What::Admission { rate, seconds }) => bench::admission::run(&[rate], seconds).await?,
         Some(What::Idle { count }) => bench::idle::run(count).await?,
+        Some(What::Netpol { count }) => bench::netpol::run(count).await?,
         None => {
             let mut kept = bench::enrol::run(200).await?;
             kept &= bench::enrol::run(1_000).await?;
             kept &= bench::admission::run(&[200, 1_000], 20).await?;
+            kept &= bench::netpol::run(2_000).await?;
             kept & bench::idle::run(10_000).await?
         }
     };

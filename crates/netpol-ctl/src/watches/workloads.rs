@@ -116,7 +116,9 @@ pub(super) async fn sandboxes(watcher: Watcher) {
         let Some(version) = version else {
             for namespace in &scopes {
                 let gone = ctx.index.workloads.retain(TargetKind::Sandbox, namespace.as_deref(), &[].into());
-                gone.into_iter().for_each(|key| ctx.wake(key.slot, NOW));
+                for key in gone {
+                    ctx.wake(key.slot, NOW);
+                }
                 ctx.sources.synced(SOURCE, namespace.as_deref());
             }
             tokio::time::sleep(pause()).await;

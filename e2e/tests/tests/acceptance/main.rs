@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
 mod faults;
+mod netpol;
 mod runtime;
 mod samples;
 mod schema;
