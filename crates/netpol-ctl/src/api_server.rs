@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn slice(value: Value) -> EndpointSlice {
+    fn slice(value: &Value) -> EndpointSlice {
         let mut object =
             json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {}});
         object.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
@@ -124,14 +124,14 @@ mod tests {
             {"port": 53, "protocol": "UDP"}],
             "endpoints": [{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1"]},
                 {"addresses": ["10.0.0.9"], "conditions": {"ready": false}}]});
-        assert!(endpoints.upsert("kubernetes", slice(v4.clone())));
-        assert!(!endpoints.upsert("kubernetes", slice(v4.clone())), "no news");
+        assert!(endpoints.upsert("kubernetes", slice(&v4)));
+        assert!(!endpoints.upsert("kubernetes", slice(&v4)), "no news");
         let v6 = json!({"addressType": "IPv6", "ports": [{"port": 443}], "endpoints": [{"addresses": ["fd00::1"]}]});
-        assert!(endpoints.upsert("kubernetes-6", slice(v6)));
+        assert!(endpoints.upsert("kubernetes-6", slice(&v6)));
         let all = ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"].map(str::to_owned).to_vec();
         assert_eq!(known(&endpoints), (all, vec![443, 6443, 8443]));
         assert!(endpoints.remove("kubernetes-6"));
-        assert!(!endpoints.upsert("copy", slice(v4)), "the same addresses again");
+        assert!(!endpoints.upsert("copy", slice(&v4)), "the same addresses again");
         assert!(!endpoints.retain(&["copy".to_owned()].into()));
         assert!(endpoints.retain(&[].into()));
     }
@@ -141,7 +141,7 @@ mod tests {
     fn the_flag_wins() {
         let endpoints = Endpoints::new(&["192.0.2.0/24".parse().unwrap()]);
         let v4 = json!({"addressType": "IPv4", "ports": [{"port": 443}], "endpoints": [{"addresses": ["10.0.0.2"]}]});
-        endpoints.upsert("kubernetes", slice(v4));
+        endpoints.upsert("kubernetes", slice(&v4));
         assert_eq!(known(&endpoints), (vec!["192.0.2.0/24".into()], vec![443, 6443]));
     }
 }

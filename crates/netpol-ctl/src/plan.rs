@@ -130,8 +130,7 @@ mod tests {
     use serde_json::json;
 
     fn card(name: &str, kind: &str, verified: &str, created: i64) -> Arc<Card> {
-        let (group, _) =
-            if kind == "Deployment" || kind == "StatefulSet" { ("apps/v1", ()) } else { ("x.io/v1", ()) };
+        let group = if BOTH.iter().any(|known| known.as_str() == kind) { "apps/v1" } else { "x.io/v1" };
         let created = Timestamp::from_second(created).unwrap().to_string();
         let view: CardView = serde_json::from_value(json!({
             "metadata": {"namespace": "ns", "name": name, "uid": format!("0000000{}-1", name.len()),
