@@ -277,10 +277,9 @@ fn basic_constraints(value: &[u8]) -> Result<(bool, Option<u64>), CertificateErr
     let malformed = CertificateError("basic constraints");
     let mut fields = Der::new(Der::new(value).only(tag::SEQUENCE).ok_or(malformed)?);
     let ca = match fields.optional(tag::BOOLEAN).ok_or(malformed)? {
-        None => false,
         Some([0xff]) => true,
         // DER leaves the default out, but some issuers write it.
-        Some([0]) => false,
+        None | Some([0]) => false,
         Some(_) => return Err(malformed),
     };
     let length = match fields.optional(tag::INTEGER).ok_or(malformed)? {

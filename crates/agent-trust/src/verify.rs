@@ -89,13 +89,10 @@ impl Verification {
     pub fn details(&self) -> String {
         let mut text = match (&self.spiffe_id, self.profile) {
             (Some(id), Some(profile)) if self.verified => {
-                let mut text = format!("signed by {id} (profile {profile})");
-                if let (true, Some(end)) = (self.expired, self.not_after) {
-                    text.push_str(&format!(
-                        "; the certificate is expired since {end}, accepted within the grace period"
-                    ));
-                }
-                text
+                let expired = self.not_after.filter(|_| self.expired).map_or_else(String::new, |end| {
+                    format!("; the certificate is expired since {end}, accepted within the grace period")
+                });
+                format!("signed by {id} (profile {profile}){expired}")
             }
             _ if self.signatures.is_empty() => self.reason.explain().to_owned(),
             _ => {

@@ -140,15 +140,12 @@ impl<'a> Judge<'a> {
         let speaks_for =
             |root: &&Root| id.as_ref().is_ok_and(|id| root.domain.as_ref() == Some(id.trust_domain()));
         let (own, foreign): (Vec<&Root>, Vec<&Root>) = self.bundle.authorities().iter().partition(speaks_for);
-        let own_fault = match path::find(leaf, others, &own, at) {
-            Ok(()) => None,
-            Err(fault) => Some(fault),
-        };
-        if let Some(own_fault) = own_fault {
-            if let Err(foreign_fault) = path::find(leaf, others, &foreign, at) {
-                let fault = if own_fault == path::PathFault::NoIssuer { foreign_fault } else { own_fault };
-                return Err(Fault::new(ReasonCode::ChainInvalid, fault.to_string()));
-            }
+        let own_fault = path::find(leaf, others, &own, at).err();
+        if let Some(own_fault) = own_fault
+            && let Err(foreign_fault) = path::find(leaf, others, &foreign, at)
+        {
+            let fault = if own_fault == path::PathFault::NoIssuer { foreign_fault } else { own_fault };
+            return Err(Fault::new(ReasonCode::ChainInvalid, fault.to_string()));
         }
         let id = id.map_err(|error| Fault::new(ReasonCode::SanInvalid, error.to_string()))?;
         if own_fault.is_some() {
@@ -190,10 +187,10 @@ impl Payloads<'_> {
     fn find(&mut self, protected: &str, verifies: impl Fn(&[u8]) -> bool) -> Option<(Profile, &[u8])> {
         let mut at = 0;
         while at < self.made.len() || self.make_next() {
-            if let Some((_, _, encoded)) = self.made.get(at) {
-                if verifies(format!("{protected}.{encoded}").as_bytes()) {
-                    break;
-                }
+            if let Some((_, _, encoded)) = self.made.get(at)
+                && verifies(format!("{protected}.{encoded}").as_bytes())
+            {
+                break;
             }
             at += 1;
         }

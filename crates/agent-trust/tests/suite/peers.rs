@@ -58,7 +58,7 @@ fn strangers_and_long_chains() {
     let (root, other) = (authority("root").root(p256()), authority("root").root(p256()));
     let direct = leaf().by(&other, p256());
     assert!(seen(&[&direct, &other], &[&root], NOW).is_err());
-    assert!(matches!(seen(&vec![&direct; MAX_PEER_CHAIN + 1], &[&other], NOW), Err(PeerError::ChainTooLong)));
+    assert!(matches!(seen(&[&direct; MAX_PEER_CHAIN + 1], &[&other], NOW), Err(PeerError::ChainTooLong)));
     assert!(matches!(seen(&[], &[&other], NOW), Err(PeerError::Malformed { number: 0 })));
     // An authority that the bundle lists for another trust domain does not count.
     let der = direct.der();

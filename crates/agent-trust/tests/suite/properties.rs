@@ -161,7 +161,8 @@ proptest! {
             forms.iter().map(|form| jcs(&json::parse(form.as_bytes()).expect("a number"))).collect();
         prop_assert!(canonical.windows(2).all(|pair| pair[0] == pair[1]));
         let text = String::from_utf8(canonical[0].clone()).expect("ASCII");
-        prop_assert!(text.parse::<f64>().expect("a number") == double);
+        let (read, zero) = (text.parse::<f64>().expect("a number"), double.to_bits() << 1 == 0);
+        prop_assert!(read.to_bits() == double.to_bits() || zero);
     }
 
     #[test]

@@ -117,8 +117,8 @@ mod tests {
         Name::Uri(text.as_bytes().to_vec())
     }
 
-    fn allow(permitted: &[Name], excluded: &[Name], name: Name) -> bool {
-        Constraints { permitted: permitted.to_vec(), excluded: excluded.to_vec() }.allow([&name])
+    fn allow(permitted: &[Name], excluded: &[Name], name: &Name) -> bool {
+        Constraints { permitted: permitted.to_vec(), excluded: excluded.to_vec() }.allow([name])
     }
 
     #[rstest]
@@ -136,32 +136,32 @@ mod tests {
     #[case("urn:x", "dev.example", false, true)]
     #[case("spiffe://dev.example@other.example/a", "dev.example", false, false)]
     fn uris(#[case] name: &str, #[case] base: &str, #[case] permitted: bool, #[case] excluded: bool) {
-        assert_eq!(allow(&[uri(base)], &[], uri(name)), permitted);
-        assert_eq!(!allow(&[], &[uri(base)], uri(name)), excluded);
+        assert_eq!(allow(&[uri(base)], &[], &uri(name)), permitted);
+        assert_eq!(!allow(&[], &[uri(base)], &uri(name)), excluded);
     }
 
     #[test]
     fn exclusion_beats_permission_and_forms_do_not_mix() {
         let base = uri(".example");
-        assert!(!allow(std::slice::from_ref(&base), &[uri("bad.example")], uri("spiffe://bad.example/a")));
-        assert!(allow(std::slice::from_ref(&base), &[], Name::Dns(b"anything".to_vec())));
-        assert!(allow(&[], &[], uri("spiffe://a/b")));
+        assert!(!allow(std::slice::from_ref(&base), &[uri("bad.example")], &uri("spiffe://bad.example/a")));
+        assert!(allow(std::slice::from_ref(&base), &[], &Name::Dns(b"anything".to_vec())));
+        assert!(allow(&[], &[], &uri("spiffe://a/b")));
     }
 
     #[test]
     fn forms_that_are_not_evaluated_are_refused_where_constrained() {
-        assert!(!allow(&[Name::Other(1)], &[], Name::Other(1)));
-        assert!(!allow(&[], &[Name::Other(1)], Name::Other(1)));
-        assert!(allow(&[Name::Other(1)], &[], Name::Other(0)));
+        assert!(!allow(&[Name::Other(1)], &[], &Name::Other(1)));
+        assert!(!allow(&[], &[Name::Other(1)], &Name::Other(1)));
+        assert!(allow(&[Name::Other(1)], &[], &Name::Other(0)));
     }
 
     #[test]
     fn addresses() {
         let base = Name::Ip(vec![10, 1, 0, 0, 255, 255, 0, 0]);
-        assert!(allow(std::slice::from_ref(&base), &[], Name::Ip(vec![10, 1, 2, 3])));
-        assert!(!allow(std::slice::from_ref(&base), &[], Name::Ip(vec![10, 2, 2, 3])));
-        assert!(!allow(std::slice::from_ref(&base), &[], Name::Ip(vec![0; 16])));
-        assert!(!allow(&[], &[Name::Ip(vec![1])], Name::Ip(vec![10, 2, 2, 3])));
+        assert!(allow(std::slice::from_ref(&base), &[], &Name::Ip(vec![10, 1, 2, 3])));
+        assert!(!allow(std::slice::from_ref(&base), &[], &Name::Ip(vec![10, 2, 2, 3])));
+        assert!(!allow(std::slice::from_ref(&base), &[], &Name::Ip(vec![0; 16])));
+        assert!(!allow(&[], &[Name::Ip(vec![1])], &Name::Ip(vec![10, 2, 2, 3])));
     }
 
     fn attribute(kind: u8, value: &[u8]) -> Vec<u8> {
@@ -181,10 +181,10 @@ mod tests {
         assert!(allow(
             std::slice::from_ref(&base),
             &[],
-            dn(&[attribute(0x13, b"ACME corp "), attribute(0x0c, b"x")])
+            &dn(&[attribute(0x13, b"ACME corp "), attribute(0x0c, b"x")])
         ));
-        assert!(!allow(std::slice::from_ref(&base), &[], dn(&[attribute(0x0c, b"Other")])));
-        assert!(!allow(&[], std::slice::from_ref(&base), dn(&[attribute(0x1e, b"\0O\0t")])));
-        assert!(!allow(std::slice::from_ref(&base), &[], dn(&[attribute(0x1e, b"\0A\0c")])));
+        assert!(!allow(std::slice::from_ref(&base), &[], &dn(&[attribute(0x0c, b"Other")])));
+        assert!(!allow(&[], std::slice::from_ref(&base), &dn(&[attribute(0x1e, b"\0O\0t")])));
+        assert!(!allow(std::slice::from_ref(&base), &[], &dn(&[attribute(0x1e, b"\0A\0c")])));
     }
 }
