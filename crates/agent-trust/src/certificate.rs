@@ -46,6 +46,9 @@ mod oid {
     pub(super) const ECDSA_SHA512: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04];
 }
 
+/// The context tag of a certificate's version.
+const VERSION: u8 = 0xa0;
+
 /// Bytes that are not one well-formed DER certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a well-formed certificate: {0}")]
@@ -142,15 +145,12 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(CertificateError("data after the certificate"));
         }
-        if parsed.tbs_certificate.signature != parsed.signature_algorithm {
-            return Err(CertificateError("two different signature algorithms"));
-        }
-        let signed = range_of(bytes, parsed.tbs_certificate.as_ref()).ok_or(malformed)?;
+        let frame = Frame::read(bytes).ok_or(malformed)?;
         let mut certificate = Self {
             der: bytes.to_vec(),
-            signed,
+            signed: frame.signed,
             signed_with: signed_with(&parsed),
-            signature: bits(&parsed.signature_value)?.to_vec(),
+            signature: frame.signature.to_vec(),
             key: read_key(parsed.public_key())?,
             subject: parsed.subject().as_raw().to_vec(),
             issuer: parsed.issuer().as_raw().to_vec(),
@@ -216,11 +216,26 @@ impl Certificate {
     }
 }
 
-fn range_of(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
-    // Both are slices of one buffer; comparing addresses finds the part without searching for its bytes.
-    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
-    let end = start.checked_add(part.len())?;
-    (end <= whole.len()).then_some(start..end)
+/// The outermost elements. They are not signed, so nothing in them may vary: the algorithm must repeat, byte for byte,
+/// the one inside the signed part.
+struct Frame<'a> {
+    signed: Range<usize>,
+    signature: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let content = Der::new(bytes).only(tag::SEQUENCE)?;
+        let mut outer = Der::new(content);
+        let mut inside = Der::new(outer.take(tag::SEQUENCE)?);
+        let start = bytes.len() - content.len();
+        let signed = start..bytes.len() - outer.left();
+        inside.optional(VERSION)?;
+        inside.take(tag::INTEGER)?;
+        let repeated = outer.take(tag::SEQUENCE)? == inside.take(tag::SEQUENCE)?;
+        let (unused, signature) = outer.only(tag::BIT_STRING)?.split_first()?;
+        (repeated && *unused == 0).then_some(Self { signed, signature })
+    }
 }
 
 fn bits<'a>(bits: &'a x509_parser::asn1_rs::BitString<'_>) -> Result<&'a [u8], CertificateError> {

@@ -24,6 +24,11 @@ impl<'a> Der<'a> {
         self.rest.is_empty()
     }
 
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(super) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
