@@ -35,7 +35,7 @@ const NOT_SYNCED: Duration = Duration::from_millis(300);
 /// When to look again while a watch is refused.
 const TROUBLED: Duration = Duration::from_secs(5);
 /// How long the steps of a rollout are held back before one is written.
-const PROGRESS: Duration = Duration::from_secs(30);
+const PROGRESS: Duration = Duration::from_secs(60);
 
 /// When to look again.
 pub type Next = Option<Duration>;
