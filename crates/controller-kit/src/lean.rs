@@ -16,6 +16,7 @@ struct Lean {
     annotations: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
+    finalizers: Option<Vec<String>>,
     generate_name: Option<String>,
     generation: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
@@ -26,7 +27,7 @@ struct Lean {
     uid: Option<String>,
 }
 
-/// For `#[serde(deserialize_with)]`: reads metadata and skips the managed fields and finalizers.
+/// For `#[serde(deserialize_with)]`: reads metadata and skips the managed fields.
 ///
 /// # Errors
 /// When the metadata is not what the API server sends.
@@ -36,6 +37,7 @@ pub fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta
         annotations: lean.annotations,
         creation_timestamp: lean.creation_timestamp,
         deletion_timestamp: lean.deletion_timestamp,
+        finalizers: lean.finalizers,
         generate_name: lean.generate_name,
         generation: lean.generation,
         labels: lean.labels,

@@ -19,7 +19,7 @@ use crate::{index::Slot, verdict::Verdict};
 #[resource(inherit = AgentCard)]
 pub struct CardView {
     /// Object metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
     pub metadata: ObjectMeta,
     /// The part of the spec that matters.
     #[serde(default)]

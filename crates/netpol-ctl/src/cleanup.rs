@@ -82,24 +82,41 @@ pub async fn run(
     leadership: &Leadership,
 ) -> Result<Done, CleanupError> {
     let mut done = Done::default();
+    // One namespace that cannot be cleaned must not keep the others from it.
+    let mut first = None;
     for api in scope.apis::<NetworkPolicy>(client).into_iter().filter(|_| policies) {
-        done.policies += delete_all(client, &api, concurrency, leadership).await?;
+        match delete_all(client, &api, concurrency, leadership).await {
+            Ok(count) => done.policies += count,
+            Err(error) => first = first.or(Some(error)),
+        }
     }
     for api in scope.apis::<CardView>(client) {
-        let cards: Vec<Card> = list(&api, "", "list AgentCards", |view| {
-            Some(Card::from_view(view)).filter(|card| card.finalizers.is_some())
-        })
-        .await?;
-        let strip = async |card: Card| {
-            may_write(leadership)?;
-            let action = format!("take the finalizers of the previous operator off AgentCard {}", card.key);
-            write::strip_finalizers(client, &card).await.map_err(api_error(action))
-        };
-        let stripped: Vec<bool> =
-            stream::iter(cards).map(strip).buffer_unordered(concurrency.max(1)).try_collect().await?;
-        done.cards += stripped.into_iter().filter(|stripped| *stripped).count();
+        match strip_all(client, &api, concurrency, leadership).await {
+            Ok(count) => done.cards += count,
+            Err(error) => first = first.or(Some(error)),
+        }
     }
-    Ok(done)
+    first.map_or(Ok(done), Err)
+}
+
+async fn strip_all(
+    client: &Client,
+    api: &Api<CardView>,
+    concurrency: usize,
+    leadership: &Leadership,
+) -> Result<usize, CleanupError> {
+    let cards: Vec<Card> = list(api, "", "list AgentCards", |view| {
+        Some(Card::from_view(view)).filter(|card| card.finalizers.is_some())
+    })
+    .await?;
+    let strip = async |card: Card| {
+        may_write(leadership)?;
+        let action = format!("take the finalizers of the previous operator off AgentCard {}", card.key);
+        write::strip_finalizers(client, &card).await.map_err(api_error(action))
+    };
+    let stripped: Vec<bool> =
+        stream::iter(cards).map(strip).buffer_unordered(concurrency.max(1)).try_collect().await?;
+    Ok(stripped.into_iter().filter(|stripped| *stripped).count())
 }
 
 fn may_write(leadership: &Leadership) -> Result<(), CleanupError> {

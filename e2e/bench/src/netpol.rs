@@ -36,6 +36,11 @@ pub async fn run(count: usize) -> Result<bool> {
         ..Default::default()
     };
     let options = Options { cluster, ..Options::default().without_webhook().without_runtime_ctl() };
+    // Before the clock starts.
+    let profile = options.cluster.profile;
+    tokio::task::spawn_blocking(move || local_cluster::components::build(&[NETPOL_CTL], profile))
+        .await
+        .context("building the component")??;
     eprintln!("starting a control plane and netpol-ctl (release build)");
     let suite = Suite::own(options).await?;
     let space = suite.namespace("bench", Value::Null).await?;

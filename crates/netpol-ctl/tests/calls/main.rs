@@ -10,6 +10,7 @@
     reason = "a test says what it expects, and panics otherwise"
 )]
 
+mod cleanup;
 mod names;
 mod policies;
 mod stage;

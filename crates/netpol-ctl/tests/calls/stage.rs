@@ -83,7 +83,11 @@ impl Server {
         let Call { method, path, body } = call;
         let fault = self.faults.iter().position(|(m, p, ..)| *m == method && *p == path);
         if let Some((_, _, code, message)) = fault.and_then(|at| self.faults.remove(at)) {
-            let reason = if code == 403 { "Forbidden" } else { "InternalError" };
+            let reason = match code {
+                403 => "Forbidden",
+                409 => "Conflict",
+                _ => "InternalError",
+            };
             return failure(code, reason, &message);
         }
         if method == "POST" {
@@ -92,6 +96,16 @@ impl Server {
                 return failure(409, "AlreadyExists", "already exists");
             }
             return (201, self.put(&path, body));
+        }
+        if method == "GET" && (path.ends_with("/networkpolicies") || path.ends_with("/agentcards")) {
+            // Of one namespace, or of all.
+            let plural = path.rsplit('/').next().unwrap();
+            let scope =
+                path.strip_suffix(plural).filter(|scope| scope.contains("/namespaces/")).unwrap_or("/");
+            let part = format!("/{plural}/");
+            let items = self.objects.iter().filter(|(key, _)| key.contains(&part) && key.starts_with(scope));
+            let items: Vec<_> = items.map(|(_, object)| object.clone()).collect();
+            return (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
         }
         let Some(live) = self.objects.get(&path).cloned() else {
             return failure(404, "NotFound", "not found");
@@ -300,6 +314,11 @@ impl Stage {
         let server = self.server.lock().unwrap();
         let names = server.objects.keys().filter_map(|path| path.strip_prefix(POLICIES)?.strip_prefix('/'));
         names.map(str::to_owned).collect()
+    }
+
+    /// What was called since the last pass; the list is empty afterwards.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        lines(&std::mem::take(&mut self.server.lock().unwrap().calls))
     }
 
     /// A watch is at work on its first list.

@@ -16,7 +16,7 @@ static CLUSTER: Group = Group::new(|| {
     Options { cluster, ..Options::default().without_webhook().without_runtime_ctl().fixture("agent-sandbox") }
 });
 
-/// The cluster, without cards and policies of the test before.
+/// The cluster, without cards, policies and leases of the test before.
 pub(super) async fn cluster() -> Result<Alone> {
     let suite = CLUSTER.alone().await?;
     let global = suite.global().await?;
@@ -33,6 +33,13 @@ pub(super) async fn cluster() -> Result<Alone> {
                 return Err(error);
             }
         }
+    }
+    // Taken for good by a clean-up, or held by a process that was killed.
+    let operator = suite.operator().await?;
+    for lease in
+        operator.list(kinds::LEASE, "").await?.iter().filter(|lease| lease.name().contains(NETPOL_CTL))
+    {
+        operator.delete(kinds::LEASE, lease.name()).await?;
     }
     Ok(suite)
 }

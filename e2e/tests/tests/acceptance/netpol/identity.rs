@@ -52,11 +52,10 @@ async fn card_19_duplicates_and() -> Result<()> {
     verified(&ns, "a-newer").await?;
     until_permissive(&ns, name).await?;
     refused(&ns, "z-older").await?;
-    let before = until_restrictive(&ns, name).await?;
-    // The owner goes: the other one takes the policy over in place, and opens it.
+    until_restrictive(&ns, name).await?;
+    // The owner goes: the policy is the other one's then, whether garbage collection was faster or not.
     ns.delete(kinds::AGENT_CARD, "z-older").await?;
     let after = until_permissive(&ns, name).await?;
-    assert_eq!(after.uid(), before.uid(), "the same object");
     assert_eq!(after.text("/metadata/ownerReferences/0/name"), "a-newer");
     assert_eq!(after.text("/metadata/labels/kagenti.dev~1agentcard"), "a-newer");
     ns.stays(secs(3), kinds::NETWORK_POLICY, name).await?;
