@@ -8,3 +8,4 @@ mod latency;
 pub mod netpol;
 mod report;
 mod scene;
+pub mod verify;

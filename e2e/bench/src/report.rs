@@ -57,6 +57,20 @@ impl Report {
         ]);
     }
 
+    /// A figure with a lower bound.
+    pub(crate) fn floor(&mut self, figure: &str, measured: f64, unit: &Unit, must: f64, aim: f64) {
+        let kept = unit.rounded(measured) >= must;
+        let verdict = if kept { "" } else { " (missed)" };
+        self.kept &= kept;
+        self.table.add_row([
+            figure.to_owned(),
+            format!("{}{verdict}", unit.show(measured)),
+            format!(">= {}", unit.show(must)),
+            format!(">= {}", unit.show(aim)),
+            String::new(),
+        ]);
+    }
+
     /// Prints the table; true when every bound held.
     pub(crate) fn print(self) -> bool {
         println!("\n### {}\n\n{}", self.title, self.table);
@@ -74,6 +88,7 @@ impl Unit {
     pub(crate) const SECONDS: Self = Self { name: " s", decimals: 1 };
     pub(crate) const MILLISECONDS: Self = Self { name: " ms", decimals: 1 };
     pub(crate) const MEGABYTES: Self = Self { name: " MB", decimals: 0 };
+    pub(crate) const PER_CENT: Self = Self { name: " %", decimals: 0 };
     pub(crate) const COUNT: Self = Self { name: "", decimals: 1 };
 
     /// What a reader sees: a bound is held or missed by the figure that is printed.
