@@ -24,6 +24,8 @@ pub mod label {
     pub const TYPE: &str = "kagenti.io/type";
     /// `"true"` on the pod template of an enrolled workload; selects the second webhook entry.
     pub const ENROLLED: &str = "agent.kagenti.dev/enrolled";
+    /// Standard label: the application.
+    pub const APP_NAME: &str = "app.kubernetes.io/name";
     /// Standard label; see [`super::MANAGED_BY_OPERATOR`].
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// On ServiceAccounts and ConfigMaps the webhook creates.

@@ -1,0 +1,225 @@
+//! Reading the card of a workload from what is at hand, and ordering a fetch when that is too old (card §6.4, §6.5).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as WallInstant},
+};
+
+use api_types::card::reason;
+
+use crate::{
+    context::Context,
+    error::Error,
+    evaluation::{self, Check, Evaluated, Inputs},
+    fetch::FetchError,
+    index::Service,
+    observation::Document,
+    schedule,
+    settings::SourceKind,
+    source::{self, Way},
+    status::{Stop, Weight},
+    workload::Workload,
+};
+
+/// What is known of the card.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// This document, until then.
+    Document(Arc<Evaluated>, Duration),
+    /// A fetch was ordered and nothing is known yet.
+    Waiting,
+    /// There is none; look again then.
+    Failed(Stop, Option<Duration>),
+}
+
+/// What reading needs to know of a workload.
+pub struct Place<'a> {
+    /// The workload.
+    pub workload: &'a Workload,
+    /// Its Service.
+    pub service: &'a Service,
+    /// A card of the workload has the verdict `mTLSVerified`.
+    pub held: bool,
+    /// The sync period.
+    pub period: Duration,
+}
+
+/// What evaluations depend on.
+pub fn inputs(ctx: &Context, workload: &Workload, service: &Service) -> Inputs {
+    Inputs {
+        url: source::url(service, &workload.key.namespace, &ctx.settings.cluster_domain),
+        max_bytes: usize::try_from(ctx.settings.card_status_max_bytes).unwrap_or(usize::MAX),
+        check: ctx.trust.check(),
+    }
+}
+
+/// Reads the card.
+///
+/// # Errors
+/// Only when the process is ending.
+pub async fn read(ctx: &Context, place: &Place<'_>) -> Result<Reading, Error> {
+    let Place { workload, service, .. } = *place;
+    match source::choose(&ctx.settings, ctx.verified_fetch(), place.held, service) {
+        Way::Refused(stop) => {
+            let again = schedule::after_stop(stop.reason, false);
+            Ok(Reading::Failed(stop, again))
+        }
+        Way::Mtls(port) => fetched(ctx, place, port, true).await,
+        Way::Plain { http, .. } => {
+            let mut failed = None;
+            for kind in &ctx.settings.card_sources {
+                let reading = match (kind, http) {
+                    (SourceKind::ConfigMap, _) => match config_map(ctx, workload, service).await? {
+                        Some(evaluated) => {
+                            return Ok(Reading::Document(evaluated, config_map_look(ctx, place)));
+                        }
+                        None => continue,
+                    },
+                    (SourceKind::Http, Some(port)) => fetched(ctx, place, port, false).await?,
+                    (SourceKind::Http, None) => continue,
+                };
+                match reading {
+                    Reading::Failed(..) => failed = Some(reading),
+                    found => return Ok(found),
+                }
+            }
+            Ok(failed.unwrap_or_else(|| {
+                let message = format!(
+                    "ConfigMap {} holds no card, and --card-sources allows nothing else",
+                    api_types::card::signed_config_map(&workload.key.name)
+                );
+                Reading::Failed(
+                    Stop::inconclusive(reason::FETCH_FAILED, message),
+                    Some(Duration::from_secs(60)),
+                )
+            }))
+        }
+    }
+}
+
+/// When to look at a card from a ConfigMap again: its timer only re-checks what time changes, and an unlabelled
+/// ConfigMap is asked for again.
+fn config_map_look(ctx: &Context, place: &Place<'_>) -> Duration {
+    let key = &place.workload.key;
+    if ctx.index.documents.get(&key.namespace, &key.name).is_some() {
+        return place.period.mul_f64(schedule::spread());
+    }
+    match ctx.unlabelled.wait(key, &place.workload.content_hash) {
+        Some(wait) => wait.min(place.period.mul_f64(schedule::spread())),
+        None => {
+            ctx.fetch(key);
+            place.period
+        }
+    }
+}
+
+/// The first usable document of the workload's ConfigMap.
+///
+/// # Errors
+/// Only when the process is ending.
+pub async fn config_map(
+    ctx: &Context,
+    workload: &Workload,
+    service: &Service,
+) -> Result<Option<Arc<Evaluated>>, Error> {
+    let key = &workload.key;
+    let labelled = ctx.index.documents.get(&key.namespace, &key.name);
+    let Some(candidates) = labelled.or_else(|| ctx.unlabelled.get(key)) else { return Ok(None) };
+    // The first existing key counts, not the first good one.
+    let Some(raw) = candidates.first() else { return Ok(None) };
+    let document = ctx.observations.config_map(key, raw);
+    let evaluated = evaluate(ctx, &document, inputs(ctx, workload, service)).await?;
+    match &evaluated.result {
+        Ok(_) => Ok(Some(evaluated)),
+        Err(why) => {
+            let object = crate::index::ObjectKey::new(key.namespace.clone(), key.name.clone());
+            if ctx.news(&object, "UnusableConfigMap", why) {
+                tracing::warn!(workload = %key, "the ConfigMap with the signed card is of no use: {why}");
+                ctx.metrics.unusable_config_map();
+            }
+            Ok(None)
+        }
+    }
+}
+
+async fn fetched(ctx: &Context, place: &Place<'_>, port: u16, mtls: bool) -> Result<Reading, Error> {
+    let Place { workload, service, period, .. } = *place;
+    let key = &workload.key;
+    let host = source::host(&service.name, &key.namespace, &ctx.settings.cluster_domain);
+    let of = source::fingerprint(workload, &host, port, mtls);
+    let last = ctx.observations.last(key).filter(|last| last.of == of);
+    let Some(last) = last else {
+        ctx.fetch(key);
+        return Ok(Reading::Waiting);
+    };
+    let evaluated = match &last.result {
+        Ok(document) => Ok(evaluate(ctx, document, inputs(ctx, workload, service)).await?),
+        Err(error) => Err(error),
+    };
+    let wait = match &evaluated {
+        Ok(evaluated) if evaluated.result.is_err() => schedule::after_bad_document(period, last.spread),
+        Ok(_) => schedule::next_fetch(period, None, last.spread),
+        Err(error) => schedule::next_fetch(period, Some((error, last.failures)), last.spread),
+    };
+    let rest = wait.checked_sub(last.at.elapsed()).filter(|rest| !rest.is_zero());
+    if rest.is_none() {
+        // What is known counts until the answer is here, which wakes this card again.
+        ctx.fetch(key);
+    }
+    let again = rest.unwrap_or(wait);
+    Ok(match evaluated {
+        Err(error) => Reading::Failed(stop_of(error, &service.name), Some(again)),
+        Ok(evaluated) => match &evaluated.result {
+            Ok(_) => Reading::Document(evaluated, again),
+            Err(why) => Reading::Failed(Stop::inconclusive(reason::INVALID_CARD, why.clone()), Some(again)),
+        },
+    })
+}
+
+/// What a failed fetch says about the card (card §6.1, §6.5, §7).
+pub fn stop_of(error: &FetchError, service: &str) -> Stop {
+    let message = match error {
+        // The document is at fault, not the Service.
+        FetchError::TooLarge(_) => error.to_string(),
+        _ => format!("Service {service}: {error}"),
+    };
+    match error {
+        FetchError::TooLarge(_) => Stop::inconclusive(reason::INVALID_CARD, message),
+        FetchError::ForbiddenAddress => Stop::inconclusive(reason::FORBIDDEN_TARGET, message),
+        FetchError::PeerUntrusted(_) => {
+            Stop { reason: reason::FETCH_FAILED, message, weight: Weight::Definitive(reason::PEER_UNTRUSTED) }
+        }
+        _ => Stop::inconclusive(reason::FETCH_FAILED, message),
+    }
+}
+
+/// Evaluates a document, unless the last evaluation still holds. Cryptography runs beside the other work.
+async fn evaluate(ctx: &Context, document: &Arc<Document>, inputs: Inputs) -> Result<Arc<Evaluated>, Error> {
+    let now = ctx.now();
+    if let Some(known) = document.evaluated().filter(|known| known.holds(&inputs, now)) {
+        return Ok(known);
+    }
+    let checks = matches!(inputs.check, Check::Bundle { .. });
+    if matches!(inputs.check, Check::Unavailable(_)) {
+        ctx.metrics.not_verifiable();
+    }
+    let started = WallInstant::now();
+    let work = {
+        let document = document.clone();
+        move || evaluation::evaluate(&document, inputs, now)
+    };
+    let evaluated = match tokio::task::spawn_blocking(work).await {
+        Ok(evaluated) => Arc::new(evaluated),
+        // A panic is a bug of ours; it concerns this key only.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => return Err(Error::NotLeader),
+        },
+    };
+    if checks {
+        let valid = evaluated.result.as_ref().is_ok_and(|evidence| evidence.signature.is_valid());
+        ctx.metrics.verified(valid, ctx.settings.signature_audit_mode, &evaluated.codes, started.elapsed());
+    }
+    document.keep(evaluated.clone());
+    Ok(evaluated)
+}
