@@ -28,7 +28,7 @@ async fn until_id(source: &SvidSource, wanted: &str) {
 #[tokio::test]
 async fn hands_out_the_first_svid_with_its_bundles() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/ns/team1/sa/a", 3600)).await;
+    let server = Server::start(issuer.answer("/ns/team1/sa/a", 3600));
     let (source, _stop) = source(&[server.socket()]);
     assert!(!source.obtained_once() && source.current().is_none(), "nothing before the first answer");
     until_id(&source, "spiffe://example.org/ns/team1/sa/a").await;
@@ -43,7 +43,7 @@ async fn hands_out_the_first_svid_with_its_bundles() {
 #[tokio::test]
 async fn uses_each_rotated_svid() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/a", 3600)).await;
+    let server = Server::start(issuer.answer("/a", 3600));
     let (source, _stop) = source(&[server.socket()]);
     until_id(&source, "spiffe://example.org/a").await;
     server.push(issuer.answer("/b", 3600));
@@ -59,21 +59,21 @@ async fn waits_for_a_socket_that_appears_late() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(source.current().is_none());
     let issuer = Issuer::new("example.org");
-    let _server = Server::start_at(&socket, issuer.answer("/a", 3600)).await;
+    let _server = Server::start_at(&socket, issuer.answer("/a", 3600));
     until_id(&source, "spiffe://example.org/a").await;
 }
 
 #[tokio::test]
 async fn keeps_the_svid_while_the_server_is_away_and_comes_back() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/a", 3600)).await;
+    let server = Server::start(issuer.answer("/a", 3600));
     let socket = server.socket().to_owned();
     let (source, _stop) = source(&[&socket]);
     until_id(&source, "spiffe://example.org/a").await;
     let directory = server.stop().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(source.current().is_some(), "the SVID is still valid");
-    let _server = Server::start_at(&socket, issuer.answer("/b", 3600)).await;
+    let _server = Server::start_at(&socket, issuer.answer("/b", 3600));
     until_id(&source, "spiffe://example.org/b").await;
     drop(directory);
 }
@@ -81,7 +81,7 @@ async fn keeps_the_svid_while_the_server_is_away_and_comes_back() {
 #[tokio::test]
 async fn tries_the_sockets_in_order() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/a", 3600)).await;
+    let server = Server::start(issuer.answer("/a", 3600));
     let missing = server.socket().with_file_name("missing.sock");
     let (source, _stop) = source(&[&missing, server.socket()]);
     until_id(&source, "spiffe://example.org/a").await;
@@ -90,7 +90,7 @@ async fn tries_the_sockets_in_order() {
 #[tokio::test]
 async fn an_expired_svid_is_not_handed_out() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/a", 2)).await;
+    let server = Server::start(issuer.answer("/a", 2));
     let (source, _stop) = source(&[server.socket()]);
     until_id(&source, "spiffe://example.org/a").await;
     assert!(source.current().is_some());
@@ -103,7 +103,7 @@ async fn an_expired_svid_is_not_handed_out() {
 async fn survives_refusals_and_nonsense() {
     let issuer = Issuer::new("example.org");
     for bad in [server::Answer::Refuse, server::Answer::Message(b"\xff\xff nonsense".to_vec())] {
-        let server = Server::start(bad).await;
+        let server = Server::start(bad);
         let (source, _stop) = source(&[server.socket()]);
         server.until_connections(1).await;
         assert!(source.current().is_none() && !source.obtained_once());
@@ -115,7 +115,7 @@ async fn survives_refusals_and_nonsense() {
 #[tokio::test]
 async fn stops_when_told() {
     let issuer = Issuer::new("example.org");
-    let server = Server::start(issuer.answer("/a", 3600)).await;
+    let server = Server::start(issuer.answer("/a", 3600));
     let api = WorkloadApi::new([server.socket().to_str().expect("UTF-8")]).expect("legal");
     let source = SvidSource::workload_api(api);
     let stop = CancellationToken::new();

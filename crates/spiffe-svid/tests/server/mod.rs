@@ -112,14 +112,14 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(answer: Answer) -> Self {
+    pub fn start(answer: Answer) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut server = Self::start_at(&directory.path().join("api.sock"), answer).await;
+        let mut server = Self::start_at(&directory.path().join("api.sock"), answer);
         server.directory = Some(directory);
         server
     }
 
-    pub async fn start_at(socket: &Path, answer: Answer) -> Self {
+    pub fn start_at(socket: &Path, answer: Answer) -> Self {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket");
         let answers = watch::Sender::new(answer);

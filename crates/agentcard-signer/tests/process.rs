@@ -1,0 +1,156 @@
+//! The program itself: exit codes, log lines, signals, a real Workload API socket.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
+
+mod common;
+#[path = "../../spiffe-svid/tests/server/mod.rs"]
+#[allow(dead_code, reason = "made for another test")]
+mod server;
+
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{CARD, ID, Pod};
+use rstest::rstest;
+use serde_json::Value;
+use tokio::process::Command;
+
+fn signer(variables: &[(String, String)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentcard-signer"));
+    command.args(arguments).env_clear().envs(variables.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn output(variables: &[(String, String)], arguments: &[&str]) -> Output {
+    let run = signer(variables, arguments).output();
+    tokio::time::timeout(Duration::from_secs(30), run).await.expect("ends in time").expect("runs")
+}
+
+/// The log: every line one object, every value a string.
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("one object per line")).collect();
+    for line in &lines {
+        let members = line.as_object().expect("an object");
+        assert!(members.values().all(Value::is_string), "{line}");
+        assert!(["level", "ts", "msg"].iter().all(|name| members.contains_key(*name)), "{line}");
+    }
+    lines
+}
+
+fn has(lines: &[Value], level: &str, text: &str) -> bool {
+    lines.iter().any(|line| line["level"] == level && line.to_string().contains(text))
+}
+
+#[tokio::test]
+async fn signs_and_says_so_without_secrets() {
+    let pod = Pod::new(CARD);
+    let done = output(&pod.variables(&[]), &[]).await;
+    assert_eq!(done.status.code(), Some(0));
+    let log = lines(&done);
+    let line = log.iter().find(|line| line["msg"] == "card signed").expect("the line");
+    assert_eq!(line["spiffe_id"], ID);
+    assert_eq!(line["output_path"], pod.output().display().to_string());
+    let text = String::from_utf8(done.stderr).expect("UTF-8");
+    let key = std::fs::read_to_string(pod.path("svid_key.pem")).expect("read");
+    let secret = key.lines().nth(1).expect("a line of the key");
+    let certificate = std::fs::read_to_string(pod.path("svid.pem")).expect("read");
+    let certificate = certificate.lines().nth(1).expect("a line of the certificate");
+    for forbidden in [secret, certificate, "SECRET-CARD-TEXT"] {
+        assert!(!text.contains(forbidden), "{text}");
+    }
+}
+
+#[rstest]
+#[case(&[("POD_NAMESPACE", ""), ("AGENT_NAME", "weather")], 0, "warn", "POD_NAMESPACE")]
+#[case(&[("POD_NAMESPACE", "team1"), ("AGENT_NAME", "weather")], 0, "warn", "KUBERNETES_SERVICE_HOST")]
+#[case(&[("SIGN_TIMEOUT", "soon")], 1, "error", "SIGN_TIMEOUT")]
+#[case(&[("SIGNER_MODE", "never")], 1, "error", "SIGNER_MODE")]
+#[case(&[("UNSIGNED_CARD_PATH", "/nowhere/agent.json")], 1, "error", "/nowhere/agent.json")]
+#[case(&[("SVID_CERT_PATH", "/nowhere/c"), ("SIGN_TIMEOUT", "200ms")], 1, "error", "no SVID")]
+#[tokio::test]
+async fn card_25_exit_codes(
+    #[case] variables: &[(&str, &str)],
+    #[case] code: i32,
+    #[case] level: &str,
+    #[case] text: &str,
+) {
+    let pod = Pod::new(CARD);
+    let done = output(&pod.variables(variables), &[]).await;
+    assert_eq!(done.status.code(), Some(code));
+    assert!(has(&lines(&done), level, text), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn unknown_arguments_end_with_1() {
+    let pod = Pod::new(CARD);
+    for arguments in [&["--what"][..], &["--check", "--what"]] {
+        let done = output(&pod.variables(&[]), arguments).await;
+        assert_eq!(done.status.code(), Some(1));
+        assert!(has(&lines(&done), "error", "unknown argument"));
+    }
+    let version = output(&[], &["--version"]).await;
+    assert!(version.status.success() && version.stdout.starts_with(b"agentcard-signer "));
+    assert!(output(&[], &["--help"]).await.stdout.starts_with(b"Usage:"));
+}
+
+#[tokio::test]
+async fn check_tells_whether_the_output_is_good() {
+    let pod = Pod::new(CARD);
+    let variables = pod.variables(&[]);
+    assert_eq!(output(&variables, &["--check"]).await.status.code(), Some(1), "nothing there");
+    assert_eq!(output(&variables, &[]).await.status.code(), Some(0));
+    assert_eq!(output(&variables, &["--check"]).await.status.code(), Some(0));
+
+    let (cert, key) = pod.ca.issue(ID, 2);
+    std::fs::write(pod.path("svid.pem"), cert).expect("written");
+    std::fs::write(pod.path("svid_key.pem"), key).expect("written");
+    assert_eq!(output(&variables, &[]).await.status.code(), Some(0));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let expired = output(&variables, &["--check"]).await;
+    assert_eq!(expired.status.code(), Some(1));
+    assert!(has(&lines(&expired), "error", "not valid now"));
+}
+
+#[tokio::test]
+async fn a_ready_socket_is_used_at_once() {
+    let issuer = server::Issuer::new("example.org");
+    let api = server::Server::start(issuer.answer("/ns/team1/sa/weather", 3600));
+    let pod = Pod::new(CARD);
+    let socket = format!("unix://{}", api.socket().display());
+    let variables =
+        pod.variables(&[("SPIFFE_ENDPOINT_SOCKET", &socket), ("SVID_CERT_PATH", ""), ("SVID_KEY_PATH", "")]);
+    let started = Instant::now();
+    let done = output(&variables, &[]).await;
+    let took = started.elapsed();
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(has(&lines(&done), "info", ID));
+    // The promise is 300 ms; a test machine that builds beside it gets more.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    println!("start to signed: {took:?}");
+}
+
+#[rstest]
+#[case("watch", 0)]
+#[case("once", 1)]
+#[tokio::test]
+async fn sigterm_ends_it(#[case] mode: &str, #[case] code: i32) {
+    let pod = if mode == "watch" { Pod::new(CARD) } else { Pod::without_svid(CARD) };
+    let mut child = signer(&pod.variables(&[("SIGNER_MODE", mode)]), &[]).spawn().expect("runs");
+    if mode == "watch" {
+        let signed = async {
+            while !pod.output().exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), signed).await.expect("signed");
+    } else {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let id = child.id().expect("running").to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().await.expect("kill").success());
+    let ended = tokio::time::timeout(Duration::from_secs(5), child.wait()).await.expect("ends at once");
+    assert_eq!(ended.expect("a status").code(), Some(code));
+}
