@@ -24,6 +24,7 @@ pub mod label;
 pub mod memory;
 pub mod metrics;
 pub mod observation;
+pub mod offline;
 pub mod pods;
 pub mod process;
 pub mod readiness;
