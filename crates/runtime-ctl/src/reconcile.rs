@@ -34,8 +34,12 @@ const NOT_SYNCED: Duration = Duration::from_millis(300);
 
 /// When to look again while a watch is refused.
 const TROUBLED: Duration = Duration::from_secs(5);
-/// How long the steps of a rollout are held back before one is written.
-const PROGRESS: Duration = Duration::from_secs(60);
+/// How long the steps of a rollout are held back before one is written. A few Pods have no steps worth a write each:
+/// where a busy cluster keeps them waiting, that would be one more request for every workload.
+fn hold_steps(configured_pods: i32) -> Duration {
+    Duration::from_secs(if configured_pods > 3 { 30 } else { 300 })
+}
+
 
 /// When to look again.
 pub type Next = Option<Duration>;
@@ -219,7 +223,8 @@ pub async fn finish(
     };
     if !hash_written && status::is_progress(runtime.status.as_ref(), &next) {
         let since = ctx.progress.get_or_insert(key.clone(), Instant::now());
-        if let Some(rest) = PROGRESS.checked_sub(since.elapsed()).filter(|rest| !rest.is_zero()) {
+        let hold = hold_steps(next.configured_pods.unwrap_or_default());
+        if let Some(rest) = hold.checked_sub(since.elapsed()).filter(|rest| !rest.is_zero()) {
             return Ok(Some(rest));
         }
     }
