@@ -10,5 +10,6 @@ mod netpol;
 mod runtime;
 mod samples;
 mod schema;
+mod signer;
 mod split;
 mod webhook;

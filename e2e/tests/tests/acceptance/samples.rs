@@ -8,8 +8,12 @@ use e2e::suite::Shared;
 use e2e::{Json as _, Ns, Suite, kinds, secs, suite, wait_for};
 use serde_json::{Value, json};
 
+use crate::signer::signs_as_the_sample_says;
+
 /// Files that the tests below apply; the first test fails when one is missing.
 const TESTED: &[&str] = &[
+    "card-signed-init",
+    "card-signed-sidecar",
     "identity-provider",
     "inbound-transparent",
     "layout-split",
@@ -109,6 +113,31 @@ async fn sample_quickstart() -> Result<()> {
         Some(&json!({"inbound": {"plugins": []}, "outbound": {"plugins": []}}))
     );
     assert_eq!(config.text("/listener/reverse_proxy_addr"), ":8000");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sample_card_signed_init() -> Result<()> {
+    let suite = Suite::shared().await?;
+    let ns = suite.namespace("sample-card-signed-init", Value::Null).await?;
+    suite.cluster().apply_yaml_in(ns.name(), &sample("card-signed-init")?).await?;
+    let deployment = signs_as_the_sample_says(&suite, &ns, "weather-signed").await?;
+    let signer = deployment.pointer("/spec/template/spec/initContainers/0").context("the signer")?;
+    assert!(signer.get("restartPolicy").is_none(), "it ends before the agent starts");
+    assert!(has_mount(signer, "spire") && has_mount(signer, "card-unsigned") && has_mount(signer, "card"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn sample_card_signed_sidecar() -> Result<()> {
+    let suite = Suite::shared().await?;
+    let ns = suite.namespace("sample-card-signed-sidecar", Value::Null).await?;
+    suite.cluster().apply_yaml_in(ns.name(), &sample("card-signed-sidecar")?).await?;
+    let deployment = signs_as_the_sample_says(&suite, &ns, "weather-watched").await?;
+    let signer = deployment.pointer("/spec/template/spec/initContainers/0").context("the signer")?;
+    assert_eq!(signer.text("/restartPolicy"), "Always");
+    assert_eq!(signer.env("SIGNER_MODE"), Some("watch"));
+    assert_eq!(signer.texts("/startupProbe/exec/command"), ["/agentcard-signer", "--check"]);
     Ok(())
 }
 
