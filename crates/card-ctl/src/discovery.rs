@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use controller_kit::readiness::Readiness;
+use agent_trust::{SpiffeId, TrustDomain};
+use controller_kit::{
+    backoff::jitter,
+    readiness::Readiness,
+    trust_domain::{self, Known, Reading},
+};
 use spiffe_svid::SvidSource;
+use tokio::time::Instant;
 
-use crate::context::Context;
+use crate::{bundle, context::Context, error::message_of};
 
-/// How often the trust domain is looked for.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Name of the readiness check.
 const CHECK: &str = "trust domain";
 
@@ -28,24 +32,34 @@ pub async fn svids(ctx: &Context, source: &SvidSource) {
     std::future::pending::<()>().await;
 }
 
-/// Looks for the trust domain until it is known, and goes on looking for a change.
+/// Looks for the trust domain until it is known, and goes on looking for a change. The own SVID tells it, too.
 pub async fn trust_domain(ctx: &Context, readiness: Readiness) {
     if ctx.settings.require_a2a_signature {
         readiness.register(CHECK, "the trust domain is not known yet: set --spire-trust-domain");
     }
+    let mut known = Known::default();
     loop {
-        if let Some(domain) =
-            ctx.svids.as_ref().and_then(SvidSource::current).and_then(|svid| {
-                agent_trust::SpiffeId::parse(svid.id()).ok().map(|id| id.trust_domain().clone())
-            })
-            && ctx.trust.set_domain(&domain)
-        {
-            tracing::info!(%domain, "found the trust domain");
-            ctx.wake_all_cards();
+        let own = ctx.svids.as_ref().and_then(SvidSource::current).and_then(|svid| SpiffeId::parse(svid.id()).ok());
+        let reading = match own {
+            Some(id) => Ok(Reading::One(id.trust_domain().clone())),
+            None => trust_domain::look(&ctx.client, bundle::namespace(ctx)).await,
+        };
+        match reading {
+            Ok(reading) => {
+                if let Reading::Several(all) = &reading {
+                    let list: Vec<&str> = all.iter().map(TrustDomain::as_str).collect();
+                    tracing::warn!("several trust domains were found, set --spire-trust-domain: {}", list.join(", "));
+                }
+                if let Some(domain) = known.take(&reading, Instant::now())
+                    && ctx.trust.set_domain(domain)
+                {
+                    tracing::info!(%domain, "found the trust domain");
+                    readiness.set_ok(CHECK);
+                    ctx.wake_all_cards();
+                }
+            }
+            Err(error) => tracing::debug!("cannot look for the trust domain: {}", message_of(&error)),
         }
-        if ctx.trust.domain().is_some() {
-            readiness.set_ok(CHECK);
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(jitter(known.next_look(), 0.1)).await;
     }
 }

@@ -142,14 +142,14 @@ fn dial(ctx: &Context, workload: &Workload, service: &Service, port: u16) -> Res
     source::dial(&ctx.settings, namespace, service, port, &slices, &owned).map_err(|_| FetchError::NoAddress)
 }
 
-/// Asks for the ConfigMap of an old signer when it is time; true when there is one with a document.
+/// Asks for the ConfigMap of an old signer when it is time; true when that found a document. One that was there before
+/// was of no use, or nobody would have ordered a fetch.
 async fn look_for_config_map(ctx: &Context, workload: &Workload, looks: &Semaphore) -> bool {
     let key = &workload.key;
-    if ctx.index.documents.get(&key.namespace, &key.name).is_some() {
-        return true;
-    }
-    if ctx.unlabelled.wait(key, &workload.content_hash).is_some() {
-        return ctx.unlabelled.get(key).is_some();
+    if ctx.index.documents.get(&key.namespace, &key.name).is_some()
+        || ctx.unlabelled.wait(key, &workload.content_hash).is_some()
+    {
+        return false;
     }
     let Ok(_turn) = looks.acquire().await else { return false };
     let name = card::signed_config_map(&key.name);

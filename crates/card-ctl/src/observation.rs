@@ -168,7 +168,7 @@ impl Observations {
     /// The last failure is of no use any more: what caused it may have changed.
     pub fn expire_failure(&self, target: &TargetKey) {
         if let Some(entry) = self.lock().get_mut(target)
-            && entry.last.as_ref().is_some_and(|last| matches!(last.result, Err(FetchError::NoAddress)))
+            && entry.last.as_ref().is_some_and(|last| last.result.is_err())
         {
             entry.last = None;
         }

@@ -19,6 +19,7 @@ use spiffe_svid::{SvidFiles, SvidSource, WorkloadApi};
 use crate::{
     context::Context,
     discovery, fetching,
+    offline::{self, CanonicalizeArgs, VerifyArgs},
     settings::{COMPONENT, Settings},
     watches, work,
 };
@@ -42,6 +43,12 @@ pub struct Cli {
 pub enum Command {
     /// Print the version
     Version,
+    /// Say whether a card file is signed by a workload that a trust bundle vouches for
+    ///
+    /// Exits 0 when it is, 1 when it is not, 2 when an input cannot be read.
+    Verify(VerifyArgs),
+    /// Print the exact bytes that a signature of a profile covers
+    Canonicalize(CanonicalizeArgs),
     /// Check from inside the cluster that the controller works and has its rights
     Selftest {
         /// Run with the Pod's own identity, as `helm test` does
@@ -59,6 +66,8 @@ pub async fn main() -> ExitCode {
             println!("{}", version::line(&COMPONENT));
             ExitCode::SUCCESS
         }
+        Some(Command::Verify(args)) => offline::verify(args),
+        Some(Command::Canonicalize(args)) => offline::canonicalize(args),
         Some(Command::Selftest { in_cluster: _ }) => match connect(&cli.common).await {
             Ok(client) => check(&client, &cli.common).await,
             Err(code) => code,
@@ -207,6 +216,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// The sub-commands on files take none of the controller's flags as their own.
+    #[test]
+    fn offline_sub_commands_are_there() {
+        let args = ["card-ctl", "canonicalize", "--profile", "a2a", "-"];
+        let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
+        assert!(matches!(cli.command, Some(Command::Canonicalize(_))));
+        let args = ["card-ctl", "verify", "--card", "a", "--trust-bundle", "b", "--trust-domain", "example.org"];
+        let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
+        assert!(matches!(cli.command, Some(Command::Verify(_))));
     }
 
     /// Card §13 is not built: a message says so, instead of a check that never happens.

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use api_types::{AgentCard, AgentRuntime, names::finalizer, names::manager};
+use api_types::{
+    AgentCard, AgentCardDefinition, AgentRuntime,
+    names::{finalizer, manager},
+};
 use controller_kit::apply;
 use kube::{
     Api,
@@ -68,10 +71,14 @@ pub async fn create_card(ctx: &Context, card: &AgentCard) -> Result<bool, Error>
     ctx.may_write()?;
     let namespace = card.metadata.namespace.as_deref().unwrap_or_default();
     let params = PostParams { field_manager: Some(manager::CARD_CTL.into()), ..PostParams::default() };
-    match cards(ctx, namespace).create(&params, card).await {
-        Ok(made) => {
+    // The generated root type writes apiVersion and kind; the one that is read does without them.
+    let api = Api::<AgentCardDefinition>::namespaced(ctx.client.clone(), namespace);
+    let object =
+        AgentCardDefinition { metadata: card.metadata.clone(), spec: card.spec.clone(), status: None };
+    match api.create(&params, &object).await {
+        Ok(AgentCardDefinition { metadata, spec, status }) => {
             ctx.metrics.wrote("create_card");
-            store(ctx, made);
+            store(ctx, AgentCard { metadata, spec, status });
             Ok(true)
         }
         Err(error) if apply::is_conflict(&error) => {

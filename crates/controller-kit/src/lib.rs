@@ -34,5 +34,6 @@ pub mod sources;
 pub mod supervise;
 pub mod telemetry;
 pub mod tls;
+pub mod trust_domain;
 pub mod version;
 pub mod watch;

@@ -247,7 +247,8 @@ impl Component {
         &self.spec.log
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of its log, for messages of failed tests.
+    pub fn log_tail(&self) -> String {
         log_tail(&self.spec.log, 20)
     }
 

@@ -16,7 +16,7 @@
 //! | measure | [`Component::usage`], [`Component::metrics_text`], [`Cluster::metrics`] |
 //! | break the control plane | [`Cluster::api_server`], [`Cluster::forget_history`], [`Cluster::compact_etcd`] |
 //! | break a component | [`Component::kill9`], [`Component::signal`], [`ComponentOptions::edit_rights`] |
-//! | let something answer at a Pod's address (as root) | [`Cluster::start_process`] with the cluster's `netns` |
+//! | let something answer at a Pod's address (as root) | [`Cluster::listen`], or [`Cluster::start_process`] with the cluster's `netns` |
 //! | put replicas of a webhook behind one address | [`Relay`] |
 //! | wait | [`wait_for`], [`Component::wait_ready`], never a sleep |
 //!
@@ -43,6 +43,7 @@
 //! A handle may be shared between tests with different async runtimes; a client may not.
 
 pub mod access;
+mod agents;
 mod audit;
 mod cluster;
 mod component;

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod admission_log;
+pub mod agent_server;
 pub mod api;
 pub mod exposition;
 pub mod faulty_api;
@@ -24,6 +25,7 @@ pub mod split_scale;
 pub mod suite;
 pub mod wait;
 
+pub use agent_server::{AgentServer, Answer};
 pub use group::Group;
 pub use json::Json;
 pub use space::Ns;

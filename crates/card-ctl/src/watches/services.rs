@@ -67,6 +67,7 @@ fn concerns(service: &Service, workload: &Workload) -> bool {
 fn wake(ctx: &Context, namespace: &str, services: &[Option<&Service>]) {
     for workload in ctx.index.workloads.in_namespace(namespace) {
         if services.iter().flatten().any(|service| concerns(service, &workload)) {
+            ctx.observations.expire_failure(&workload.key);
             ctx.wake_readers(&workload.key, NOW);
         }
     }

@@ -5,10 +5,16 @@
 
 /// Components of this release. A flag of any other component is refused with a message that says
 /// the component is not there yet (README decision 31).
-const BUILT: &[&str] = &["runtime-ctl", "authbridge-webhook"];
+const BUILT: &[&str] = &["runtime-ctl", "authbridge-webhook", "card-ctl", "netpol-ctl"];
 
 /// Flags of features that no component has (README decision 10).
-const NOT_BUILT: &[&str] = &["enable-otel-bootstrap", "enable-kuadrant", "enable-shared-trust"];
+const NOT_BUILT: &[&str] = &[
+    "enable-otel-bootstrap",
+    "enable-kuadrant",
+    "enable-shared-trust",
+    "enable-sigstore-verification",
+    "sigstore-*",
+];
 
 /// Flag and the component that owns it. A name that ends in `*` covers every flag that begins so.
 const OWNERS: &[(&str, &str)] = &[
@@ -36,8 +42,6 @@ const OWNERS: &[(&str, &str)] = &[
     ("verified-fetch-spiffe-socket", "card-ctl"),
     ("spire-trust-bundle-*", "card-ctl"),
     ("svid-expiry-grace-period", "card-ctl"),
-    ("enable-sigstore-verification", "card-ctl"),
-    ("sigstore-*", "card-ctl"),
     ("enforce-network-policies", "netpol-ctl"),
     ("apiserver-cidrs", "netpol-ctl"),
     ("enable-mlflow", "mlflow-ctl"),
@@ -49,7 +53,7 @@ const OWNERS: &[(&str, &str)] = &[
 /// `argument` is the argument as typed, with dashes and value.
 pub(super) fn explain(component: &str, argument: &str) -> Option<String> {
     let flag = argument.trim_start_matches('-').split('=').next().unwrap_or_default();
-    if NOT_BUILT.contains(&flag) {
+    if NOT_BUILT.iter().any(|name| matches(name, flag)) {
         return Some(format!(
             "--{flag} belongs to a feature that this suite does not have; remove the flag (no component accepts it)"
         ));

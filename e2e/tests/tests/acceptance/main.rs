@@ -5,6 +5,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
+mod card;
 mod faults;
 mod netpol;
 mod runtime;

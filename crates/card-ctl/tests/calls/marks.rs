@@ -1,0 +1,156 @@
+//! Passes over workloads: cards that are made, labels, restarts.
+
+use card_ctl::settings::Settings;
+use serde_json::{Value, json};
+
+use crate::stage::{CARDS, DEPLOYMENTS, Stage, lines};
+
+const CARD: &str = "echo-deployment-card";
+const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
+
+fn checking() -> Stage {
+    Stage::with(Settings {
+        enable_verified_fetch: false,
+        require_a2a_signature: true,
+        spire_trust_bundle_configmap: "bundle".into(),
+        resign_qps: 0.0,
+        ..Settings::defaults()
+    })
+}
+
+fn verdict(status: &str, reason: &str) -> Value {
+    json!({"status": {"conditions": [{"type": "Verified", "status": status, "reason": reason, "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+}
+
+/// A card that its workload owns, as card-ctl makes it.
+fn owned(change: Value) -> Value {
+    let mut object = json!({"metadata": {
+        "labels": {"app.kubernetes.io/managed-by": "kagenti-operator"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "echo", "uid": "uid-echo",
+            "controller": true, "blockOwnerDeletion": true}],
+    }});
+    if let (Some(into), Some(from)) = (object.as_object_mut(), change.as_object()) {
+        into.extend(from.clone());
+    }
+    object
+}
+
+/// Card §5.1: the card is made once.
+#[tokio::test]
+async fn a_card_is_made_once() {
+    let stage = Stage::new();
+    stage.agent("echo", json!({}));
+    assert_eq!(lines(&stage.agent_pass("echo").await), [format!("POST {CARDS}")]);
+    let card = stage.object(&format!("{CARDS}/{CARD}"));
+    assert_eq!(card["spec"]["syncPeriod"], "30s");
+    assert!(stage.agent_pass("echo").await.is_empty());
+}
+
+/// Card §5.2: a card that exists already is looked at, not overwritten.
+#[tokio::test]
+async fn a_card_that_is_there_already_is_read() {
+    let stage = Stage::new();
+    stage.agent("echo", json!({}));
+    stage.fail("POST", CARDS, 409);
+    let calls = stage.agent_pass("echo").await;
+    assert_eq!(lines(&calls), [format!("POST {CARDS}"), format!("GET {CARDS}/{CARD}")]);
+}
+
+/// Card §5.2: a manual card wins over an automatic one, and is itself left alone.
+#[tokio::test]
+async fn a_manual_card_wins() {
+    let stage = Stage::new();
+    stage.agent("echo", json!({}));
+    stage.card("mine", "echo", json!({}));
+    assert!(stage.agent_pass("echo").await.is_empty());
+    stage.card(CARD, "echo", owned(json!({})));
+    let calls = stage.agent_pass("echo").await;
+    assert_eq!(lines(&calls), [format!("DELETE {CARDS}/{CARD}")]);
+    assert_eq!(calls[0].body["preconditions"]["uid"], format!("uid-{CARD}"));
+}
+
+#[tokio::test]
+async fn an_automatic_card_without_owner_is_adopted() {
+    let stage = Stage::new();
+    stage.agent("echo", json!({}));
+    stage.card(CARD, "echo", json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "kagenti-operator"}},
+        "spec": {"syncPeriod": "1h"}}));
+    assert_eq!(lines(&stage.agent_pass("echo").await), [format!("PATCH {CARDS}/{CARD}")]);
+    let card = stage.object(&format!("{CARDS}/{CARD}"));
+    assert_eq!(card["metadata"]["ownerReferences"][0]["uid"], "uid-echo");
+    assert_eq!(card["spec"]["syncPeriod"], "1h", "the user's");
+    assert!(stage.agent_pass("echo").await.is_empty());
+}
+
+/// Card §11.1: label and annotation in one patch, then nothing.
+#[tokio::test]
+async fn a_verified_workload_is_labelled_once() {
+    let stage = checking();
+    stage.agent("echo", json!({}));
+    stage.card(CARD, "echo", owned(verdict("True", "SignatureVerified")));
+    let calls = stage.agent_pass("echo").await;
+    assert_eq!(lines(&calls), [format!("PATCH {DEPLOYMENTS}/echo")]);
+    assert!(calls[0].body["metadata"]["resourceVersion"].is_string());
+    let workload = stage.object(&format!("{DEPLOYMENTS}/echo"));
+    assert_eq!(workload["metadata"]["annotations"][STATE], "true");
+    assert_eq!(
+        workload["spec"]["template"]["metadata"]["labels"],
+        json!({"app": "echo", "agent.kagenti.dev/signature-verified": "true"})
+    );
+    assert!(stage.agent_pass("echo").await.is_empty());
+}
+
+/// Card §11.1: while no mechanism is on, nothing is touched.
+#[tokio::test]
+async fn without_a_mechanism_marks_are_left_alone() {
+    let stage = Stage::new();
+    stage.agent("echo", json!({"metadata": {"annotations": {STATE: "true"}}}));
+    stage.card(CARD, "echo", owned(verdict("False", "SignatureInvalid")));
+    assert!(stage.agent_pass("echo").await.is_empty());
+}
+
+/// Card §11.1: a patch that comes too late is made again from what is there now.
+#[tokio::test]
+async fn a_conflict_is_repeated_on_what_is_there() {
+    let stage = checking();
+    stage.agent("echo", json!({}));
+    stage.card(CARD, "echo", owned(verdict("False", "SignatureInvalid")));
+    stage.change_unseen(&format!("{DEPLOYMENTS}/echo"), json!({"metadata": {"annotations": {"x": "y"}}}));
+    let calls = stage.agent_pass("echo").await;
+    let path = format!("{DEPLOYMENTS}/echo");
+    assert_eq!(lines(&calls), [format!("PATCH {path}"), format!("GET {path}"), format!("PATCH {path}")]);
+    assert_eq!(stage.object(&path)["metadata"]["annotations"], json!({STATE: "false", "x": "y"}));
+}
+
+/// Card §11.3: a workload that is no agent any more loses its marks.
+#[tokio::test]
+async fn what_is_no_agent_any_more_is_cleaned() {
+    let stage = checking();
+    stage.agent("echo", json!({
+        "metadata": {"labels": {"kagenti.io/type": null}, "annotations": {STATE: "true", "other": "x"}},
+        "spec": {"template": {"metadata": {"labels": {"agent.kagenti.dev/signature-verified": "true"}}}},
+    }));
+    let calls = stage.agent_pass("echo").await;
+    let path = format!("{DEPLOYMENTS}/echo");
+    assert_eq!(lines(&calls), [format!("GET {path}"), format!("PATCH {path}")]);
+    let workload = stage.object(&path);
+    assert_eq!(workload["metadata"]["annotations"], json!({"other": "x"}));
+    assert_eq!(workload["spec"]["template"]["metadata"]["labels"], json!({"app": "echo"}));
+}
+
+/// Card §11.2: a label just taken off is not put back within the minute; taking it off never waits.
+#[tokio::test]
+async fn the_template_does_not_flap() {
+    let stage = checking();
+    stage.agent("echo", json!({}));
+    stage.card(CARD, "echo", owned(verdict("True", "SignatureVerified")));
+    assert_eq!(stage.agent_pass("echo").await.len(), 1);
+    stage.card(CARD, "echo", owned(verdict("False", "SignatureInvalid")));
+    assert_eq!(stage.agent_pass("echo").await.len(), 1, "at once");
+    stage.card(CARD, "echo", owned(verdict("True", "SignatureVerified")));
+    stage.agent_pass("echo").await;
+    let workload = stage.object(&format!("{DEPLOYMENTS}/echo"));
+    assert_eq!(workload["metadata"]["annotations"][STATE], "true");
+    assert_eq!(workload["spec"]["template"]["metadata"]["labels"], json!({"app": "echo"}));
+}
