@@ -278,11 +278,7 @@ fn read_key(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, CertificateError> {
                 _ => return Ok(Key::Other),
             };
             let uncompressed = data.first() == Some(&4) && data.len() == 1 + 2 * curve.coordinate_bytes();
-            if uncompressed {
-                Ok(Key::Ec { curve, point: data.to_vec() })
-            } else {
-                Err(CertificateError("EC key"))
-            }
+            Ok(if uncompressed { Key::Ec { curve, point: data.to_vec() } } else { Key::Other })
         }
         _ => Ok(Key::Other),
     }

@@ -8,6 +8,7 @@
     reason = "helpers of tests"
 )]
 
+mod bundles;
 mod fixtures;
 mod hostile;
 mod mint;
