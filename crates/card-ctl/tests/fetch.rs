@@ -266,6 +266,27 @@ async fn silence_ends() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_given_up_is_closed() {
+    use tokio::io::AsyncReadExt;
+    for answer in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let serving = async {
+            use tokio::io::AsyncWriteExt;
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            stream.write_all(answer).await.expect("written");
+            let mut request = Vec::new();
+            stream.read_to_end(&mut request).await
+        };
+        let limit = Duration::from_millis(1800);
+        let (fetched, closed) =
+            tokio::join!(fetch(address), async { tokio::time::timeout(limit, serving).await });
+        assert!(matches!(fetched.expect_err("slow"), FetchError::Timeout(_)));
+        assert!(closed.is_ok(), "no socket stays behind");
+    }
+}
+
+#[tokio::test]
 async fn endless_interim_responses_end() {
     let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec();
     times_out(Reply::Drip(Vec::new(), interim, Duration::from_millis(10)), Phase::Head).await;

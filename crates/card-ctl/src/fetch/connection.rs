@@ -18,6 +18,7 @@ use spiffe_svid::{Svid, SvidSource};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, PeerProblem, Phase, ProtocolProblem, tls_error};
 use super::fetcher::FetchLimits;
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     attested: Option<SpiffeId>,
     reusable_until: Instant,
     used: bool,
+    /// Moves the bytes. Ends with the connection, so that a peer that holds still costs no socket afterwards.
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Connection {
@@ -175,12 +178,11 @@ impl Connector {
             .await
             .map_err(|error| FetchError::of_http(&error))?;
         let lifetime = LIFETIME.max(self.limits.timeout);
-        // Ends when the sender is dropped, the peer closes, or the connection is too old.
-        tokio::spawn(async move {
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let _ = timeout(lifetime, driver).await;
-        });
+        }));
         let reusable_until = born + lifetime.saturating_sub(self.limits.timeout);
-        Ok(Connection { sender, address, attested, reusable_until, used: false })
+        Ok(Connection { sender, address, attested, reusable_until, used: false, _driver: driver })
     }
 
     /// What this process shows and believes in the next handshake: the SVID and bundle of this moment.
