@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
 
+use crate::options::ClusterOptions;
 use crate::workdir::base_dir;
 
 /// Second octets of the ranges `10.<n>.0.0/16`: above what kind, minikube and docker use by default.
@@ -32,9 +33,10 @@ pub(crate) struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Leases a range for the cluster with this directory. With `addresses` Pods get theirs from it, and
+    /// Leases a range for the cluster with this directory. If Pods are to have addresses they get them from it, and
     /// root gets a namespace in which they answer.
-    pub(crate) fn lease(dir: &Path, addresses: bool) -> Result<Self> {
+    pub(crate) fn lease(dir: &Path, options: &ClusterOptions) -> Result<Self> {
+        let addresses = options.pod_addresses;
         let locks = base_dir()?.join(".ranges");
         fs::create_dir_all(&locks).with_context(|| format!("creating {}", locks.display()))?;
         for octet in RANGES {
@@ -53,6 +55,7 @@ impl PodNetwork {
                     Err(_) => take_down_range(octet),
                 }
             }
+            network.addresses &= network.netns.is_some() || !options.only_reachable_addresses;
             return Ok(network);
         }
         bail!("all {} Pod ranges are in use; stop some local clusters", RANGES.len())
@@ -175,8 +178,9 @@ mod tests {
     #[test]
     fn clusters_have_different_ranges() {
         let dir = tempfile::tempdir().expect("a directory");
-        let one = PodNetwork::lease(dir.path(), false).expect("a range");
-        let two = PodNetwork::lease(dir.path(), false).expect("another");
+        let bare = ClusterOptions { pod_addresses: false, ..ClusterOptions::default() };
+        let one = PodNetwork::lease(dir.path(), &bare).expect("a range");
+        let two = PodNetwork::lease(dir.path(), &bare).expect("another");
         assert_ne!(one.range(), two.range());
         assert!(one.range().contains(&one.node_address()));
         assert_ne!(one.node_address(), one.api_address());

@@ -15,6 +15,8 @@ pub struct ClusterOptions {
     pub nodes: u16,
     /// Give running Pods addresses. Without them Pods run, but no EndpointSlice names them.
     pub pod_addresses: bool,
+    /// Give them addresses only where something can answer there, which needs root.
+    pub only_reachable_addresses: bool,
     /// Run kube-controller-manager (all controllers).
     pub controller_manager: bool,
     /// Run kube-scheduler.
@@ -51,6 +53,7 @@ impl Default for ClusterOptions {
             kubeconfig: None,
             nodes: 2,
             pod_addresses: true,
+            only_reachable_addresses: false,
             controller_manager: true,
             scheduler: true,
             controller_qps: Some(500),

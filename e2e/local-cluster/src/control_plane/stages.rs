@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn every_document_is_yaml() {
         let dir = tempfile::tempdir().expect("a directory");
-        let network = PodNetwork::lease(dir.path(), false).expect("a range");
+        let options = crate::options::ClusterOptions { pod_addresses: false, ..Default::default() };
+        let network = PodNetwork::lease(dir.path(), &options).expect("a range");
         let text = kwok_configuration(&network);
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("yaml");
         assert_eq!(documents.len(), 6);

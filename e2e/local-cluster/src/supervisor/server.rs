@@ -82,7 +82,7 @@ impl Supervised {
         workdir::sweep(crate::network::take_down);
         let workdir = WorkDir::create()?;
         let dir = workdir.path().to_owned();
-        let network = PodNetwork::lease(&dir, order.options.pod_addresses)?;
+        let network = PodNetwork::lease(&dir, &order.options)?;
         let mut info = ClusterInfo {
             dir: dir.clone(),
             supervisor: i32::try_from(std::process::id()).unwrap_or_default(),

@@ -1,12 +1,15 @@
 //! What must be true at the end of the quick start.
 
 use api_types::names::{condition, label, reason};
-use api_types::{AgentRuntime, Phase};
+use api_types::{AgentCard, AgentRuntime, Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
+
+use super::agent;
 
 /// Container that the webhook adds.
 const SIDECAR: &str = "authbridge-proxy";
@@ -20,6 +23,24 @@ pub(crate) struct Snapshot {
     pub(crate) pods: Vec<Pod>,
     /// ReplicaSets of the workload.
     pub(crate) replica_sets: usize,
+    pub(crate) card: Option<AgentCard>,
+    /// The policy that follows the verdict on the card.
+    pub(crate) policy: Option<NetworkPolicy>,
+}
+
+/// What the demo looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// The quick start on a cluster with nothing but Kubernetes.
+    Bare,
+    /// The quick start on somebody's cluster.
+    Foreign,
+    /// The quick start on a bare cluster where cards have to be signed, and this one is not.
+    Unsigned,
+    /// The card is signed.
+    Signed,
+    /// The card was changed after it was signed.
+    Tampered,
 }
 
 /// A statement and whether it holds.
@@ -30,8 +51,86 @@ pub(crate) struct Check {
 }
 
 impl Snapshot {
-    /// The statements of the quick start. `bare` adds those that hold where nothing but Kubernetes runs.
-    pub(crate) fn checks(&self, bare: bool) -> Vec<Check> {
+    /// The statements that hold at the end of a scene.
+    pub(crate) fn checks(&self, scene: Scene) -> Vec<Check> {
+        let mut checks = match scene {
+            Scene::Bare | Scene::Foreign | Scene::Unsigned => self.enrolment(scene != Scene::Foreign),
+            Scene::Signed | Scene::Tampered => Vec::new(),
+        };
+        let card = |name: &str| self.card_state(name).map(|c| (c.status.as_str(), c.reason.as_str()));
+        let verified = card("Verified");
+        let check = |text: &str, holds: bool| Check { text: text.to_owned(), holds };
+        match scene {
+            Scene::Bare => {
+                let name =
+                    self.card.as_ref().and_then(|card| card.status.as_ref()?.card.as_ref()?.name.as_deref());
+                let synced = card("Synced") == Some(("True", "SyncSucceeded"));
+                checks.push(check(
+                    "AgentCard weather-agent-deployment-card holds the card that the agent serves",
+                    synced && name == Some(agent::NAME),
+                ));
+            }
+            Scene::Foreign => {}
+            Scene::Unsigned => {
+                checks.push(check(
+                    "the unsigned card is not Verified",
+                    verified == Some(("False", "SignatureInvalid")),
+                ));
+                checks.push(check(
+                    "a NetworkPolicy isolates the agent",
+                    self.traffic() == Some(Traffic::Isolated),
+                ));
+            }
+            Scene::Signed => {
+                checks.push(check(
+                    "the signed card is Verified",
+                    verified == Some(("True", "SignatureVerified")),
+                ));
+                checks.push(check(
+                    "it is Bound to the identity that signed it",
+                    card("Bound") == Some(("True", "Bound")),
+                ));
+                checks.push(check(
+                    "the NetworkPolicy lets the agent talk",
+                    self.traffic() == Some(Traffic::Open),
+                ));
+            }
+            Scene::Tampered => {
+                checks.push(check(
+                    "the tampered card is not Verified",
+                    verified == Some(("False", "SignatureInvalid")),
+                ));
+                checks.push(check(
+                    "the NetworkPolicy isolates the agent again",
+                    self.traffic() == Some(Traffic::Isolated),
+                ));
+            }
+        }
+        checks
+    }
+
+    /// A condition of the AgentCard.
+    pub(crate) fn card_state(&self, name: &str) -> Option<&Condition> {
+        self.card_conditions().iter().find(|condition| condition.type_ == name)
+    }
+
+    /// The AgentCard's conditions.
+    pub(crate) fn card_conditions(&self) -> &[Condition] {
+        let status = self.card.as_ref().and_then(|card| card.status.as_ref());
+        status.map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+
+    /// What the NetworkPolicy allows.
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
+        let spec = self.policy.as_ref()?.spec.as_ref()?;
+        let everything = |rule: &k8s_openapi::api::networking::v1::NetworkPolicyEgressRule| {
+            rule.to.as_ref().is_none_or(Vec::is_empty) && rule.ports.as_ref().is_none_or(Vec::is_empty)
+        };
+        let open = spec.egress.iter().flatten().any(everything);
+        Some(if open { Traffic::Open } else { Traffic::Isolated })
+    }
+
+    fn enrolment(&self, bare: bool) -> Vec<Check> {
         let status = self.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
         let state = |name: &str| {
             let found = self.conditions().iter().find(|condition| condition.type_ == name);
@@ -93,6 +192,15 @@ impl Snapshot {
     }
 }
 
+/// The two shapes of the policy (card §15.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Verified peers may come in, everything may go out.
+    Open,
+    /// Only the suite's own namespace may come in, only the API server may be reached.
+    Isolated,
+}
+
 /// The Pod runs and its sidecar is ready.
 fn protected(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
@@ -134,22 +242,77 @@ mod tests {
             ]},
         }))
         .expect("a Pod");
-        Snapshot { runtime: Some(runtime), deployment: None, pods: vec![pod], replica_sets: 2 }
+        Snapshot {
+            runtime: Some(runtime),
+            deployment: None,
+            pods: vec![pod],
+            replica_sets: 2,
+            card: Some(card(&[("Synced", "True", "SyncSucceeded")], agent::NAME)),
+            policy: None,
+        }
+    }
+
+    fn card(conditions: &[(&str, &str, &str)], name: &str) -> AgentCard {
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(name, status, reason)| json!({"type": name, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}))
+            .collect();
+        serde_json::from_value(json!({
+            "apiVersion": "agent.kagenti.dev/v1alpha1",
+            "kind": "AgentCard",
+            "metadata": {"name": "weather-agent-deployment-card"},
+            "spec": {},
+            "status": {"card": {"name": name}, "conditions": conditions},
+        }))
+        .expect("an AgentCard")
+    }
+
+    fn policy(egress: &serde_json::Value) -> NetworkPolicy {
+        serde_json::from_value(json!({"metadata": {}, "spec": {"podSelector": {}, "egress": egress}}))
+            .expect("a NetworkPolicy")
     }
 
     fn failing(snapshot: &Snapshot) -> usize {
-        snapshot.checks(true).iter().filter(|check| !check.holds).count()
+        failing_in(snapshot, Scene::Bare)
+    }
+
+    fn failing_in(snapshot: &Snapshot, scene: Scene) -> usize {
+        snapshot.checks(scene).iter().filter(|check| !check.holds).count()
+    }
+
+    #[test]
+    fn the_verdict_and_the_policy_are_both_checked() {
+        let isolated =
+            policy(&json!([{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}], "ports": [{"port": 6443}]}]));
+        let verified = [("Verified", "True", "SignatureVerified"), ("Bound", "True", "Bound")];
+        let signed = Snapshot {
+            card: Some(card(&verified, agent::NAME)),
+            policy: Some(policy(&json!([{}]))),
+            ..good()
+        };
+        assert_eq!(failing_in(&signed, Scene::Signed), 0);
+        assert_eq!(failing_in(&signed, Scene::Tampered), 2);
+        let refused = Snapshot {
+            card: Some(card(&[("Verified", "False", "SignatureInvalid")], agent::NAME)),
+            policy: Some(isolated),
+            ..good()
+        };
+        assert_eq!(failing_in(&refused, Scene::Tampered), 0);
+        assert_eq!(failing_in(&refused, Scene::Unsigned), 0);
+        assert_eq!(failing_in(&refused, Scene::Signed), 3);
+        assert_eq!(failing_in(&Snapshot { policy: None, ..signed }, Scene::Signed), 1);
     }
 
     #[test]
     fn a_good_end_satisfies_all() {
         assert_eq!(failing(&good()), 0);
-        assert_eq!(good().checks(false).len() + 1, good().checks(true).len());
+        assert_eq!(good().checks(Scene::Foreign).len() + 2, good().checks(Scene::Bare).len());
     }
 
     #[test]
     fn each_statement_can_fail() {
-        assert_eq!(failing(&Snapshot::default()), 6);
+        assert_eq!(failing(&Snapshot::default()), 7);
+        assert_eq!(failing(&Snapshot { card: Some(card(&[], agent::NAME)), ..good() }), 1);
         assert_eq!(failing(&Snapshot { replica_sets: 3, ..good() }), 1);
         let mut unprotected = good();
         unprotected.pods[0].status = None;

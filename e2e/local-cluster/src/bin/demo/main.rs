@@ -3,9 +3,11 @@
 //! Starts a bare cluster, installs CRDs and rights, runs every component as its own process under its own
 //! ServiceAccount, applies `deploy/samples/quickstart.yaml` word for word and shows what happens to it.
 
+mod agent;
 mod checks;
 mod pod_view;
 mod screen;
+mod signed;
 mod story;
 
 use std::path::PathBuf;
@@ -18,13 +20,17 @@ use kube::api::DynamicObject;
 use local_cluster::terminal::{Tone, seconds};
 use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components};
 
+use self::checks::Scene;
 use self::screen::Screen;
+use self::signed::Authority;
 use self::story::Story;
 
 /// What a reader of the README applies.
 const QUICK_START: &str = include_str!("../../../../../deploy/samples/quickstart.yaml");
-/// Every component of the suite, in the order in which they start: admission before the first enrolment.
-const COMPONENTS: [&str; 2] = ["authbridge-webhook", "runtime-ctl"];
+/// The components, in the order in which they start: admission before the first enrolment.
+const COMPONENTS: &[&str] = &["authbridge-webhook", "runtime-ctl", "card-ctl"];
+/// With signatures, policies follow the verdict.
+const SIGNED_COMPONENTS: &[&str] = &["authbridge-webhook", "runtime-ctl", "card-ctl", "netpol-ctl"];
 /// How long a component may take to get ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,9 +41,26 @@ struct Cli {
     /// Exit after the checks: 0 only if all of them hold.
     #[arg(long)]
     once: bool,
+    /// Go on with signatures: an unsigned, a signed and a tampered card, and the policies that follow.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    signed: bool,
     /// Use the cluster of this kubeconfig; its API server must run on this machine to reach the webhook.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
+}
+
+impl Cli {
+    fn components(&self) -> &'static [&'static str] {
+        if self.signed { SIGNED_COMPONENTS } else { COMPONENTS }
+    }
+
+    fn scene(&self) -> Scene {
+        match (self.signed, &self.kubeconfig) {
+            (true, _) => Scene::Unsigned,
+            (false, None) => Scene::Bare,
+            (false, Some(_)) => Scene::Foreign,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -112,12 +135,21 @@ async fn interrupted() -> Result<()> {
 }
 
 async fn start_cluster(cli: &Cli, screen: &Screen) -> Result<Cluster> {
-    let options = ClusterOptions { kubeconfig: cli.kubeconfig.clone(), ..ClusterOptions::default() };
+    let options = ClusterOptions {
+        kubeconfig: cli.kubeconfig.clone(),
+        // The agent of the demo has to answer at the address of its Pod, or the Pod has none.
+        only_reachable_addresses: true,
+        ..ClusterOptions::default()
+    };
     let wanted = options.clone();
+    let mut programs = [cli.components(), &["local-cluster"]].concat();
+    if cli.signed {
+        programs.push("agentcard-signer");
+    }
     // Both show their own progress when there is something to build.
     tokio::task::spawn_blocking(move || {
         local_cluster::ensure_programs(&wanted)?;
-        components::build(&[&COMPONENTS[..], &["local-cluster"]].concat(), wanted.profile)
+        components::build(&programs, wanted.profile)
     })
     .await
     .context("building the components")??;
@@ -150,18 +182,38 @@ impl Stage {
         let task = screen.task("CRDs of group agent.kagenti.dev");
         cluster.install_crds().await?;
         task.done();
-        for name in COMPONENTS {
-            self.start(cluster, name, screen).await?;
+        let authority = if cli.signed {
+            let authority = Authority::new(&cluster.info().dir)?;
+            self.applied.extend(cluster.apply_yaml(&authority.namespace_and_bundle()).await?);
+            Some(authority)
+        } else {
+            None
+        };
+        for name in cli.components() {
+            self.start(cluster, name, cli.signed, screen).await?;
         }
-        let mut story = Story::new(cluster, screen, cli.kubeconfig.is_none()).await?;
-        let checks = story.tell(QUICK_START, &mut self.applied).await?;
+        let mut story = Story::new(cluster, screen, cli.scene(), cli.components()).await?;
+        let mut checks = Box::pin(story.tell(QUICK_START, &mut self.applied)).await?;
+        if let Some(authority) = authority {
+            let card = authority.sign(cluster).await?;
+            let title = format!("agentcard-signer signs the card as {}", signed::SPIFFE_ID);
+            let yaml = signed::signed_config_map(&card);
+            checks.extend(story.act(Scene::Signed, &title, &yaml, &mut self.applied).await?);
+            let yaml = signed::signed_config_map(&signed::tampered(&card));
+            let title = "somebody changes the description and leaves the signatures";
+            checks.extend(story.act(Scene::Tampered, title, &yaml, &mut self.applied).await?);
+        }
         self.complete = true;
         Ok(checks.iter().all(|check| check.holds))
     }
 
     /// Starts a component with the rights it ships with; the webhook is registered as soon as it runs.
-    async fn start(&mut self, cluster: &Cluster, name: &str, screen: &Screen) -> Result<()> {
-        let options = ComponentOptions::new(name);
+    async fn start(&mut self, cluster: &Cluster, name: &str, signed: bool, screen: &Screen) -> Result<()> {
+        let mut options = if signed { signed::options(name) } else { ComponentOptions::new(name) };
+        if name == "card-ctl" {
+            // ClusterIPs lead nowhere on a cluster without kube-proxy.
+            options = options.args(["--fetch-dial=endpoints"]);
+        }
         let task = screen
             .task(&format!("{name} as ServiceAccount {}/{}", options.namespace, options.service_account));
         let component = Component::start(cluster, options).await?;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use api_types::AgentRuntime;
+use api_types::{AgentCard, AgentRuntime};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt as _};
 use local_cluster::terminal::{Task, Tone, seconds};
 use local_cluster::{ApiRequest, Audit, Cluster, Mark};
 
-use super::COMPONENTS;
-use super::checks::{Check, Snapshot};
+use super::agent::Agent;
+use super::checks::{Check, Scene, Snapshot, Traffic};
 use super::pod_view::PodView;
 use super::screen::Screen;
 
@@ -26,6 +28,10 @@ const SELECTOR: &str = "app.kubernetes.io/name=weather-agent";
 const WORKLOAD: &str = "weather-agent";
 /// Name of its AgentRuntime.
 const RUNTIME: &str = "weather-agent-runtime";
+/// Name of the AgentCard that card-ctl makes.
+const CARD: &str = "weather-agent-deployment-card";
+/// Name of the NetworkPolicy that netpol-ctl makes.
+const POLICY: &str = "weather-agent-signature-policy";
 /// How long Kubernetes may take to run the plain Pod, and the suite to take care of it.
 const LIMIT: Duration = Duration::from_mins(1);
 /// How often the view is refreshed.
@@ -36,13 +42,17 @@ pub(crate) struct Story<'a> {
     cluster: &'a Cluster,
     screen: &'a Screen,
     client: Client,
-    bare: bool,
+    scene: Scene,
+    agent: Agent,
+    actors: &'static [&'static str],
     audit: Option<(Audit, Mark)>,
     started: Timestamp,
     template: BTreeMap<String, String>,
     pods: BTreeMap<String, String>,
     conditions: BTreeMap<String, String>,
     phase: Option<String>,
+    card: BTreeMap<String, String>,
+    traffic: Option<Traffic>,
 }
 
 /// Who, how it looks, what.
@@ -57,21 +67,31 @@ struct Line {
 }
 
 impl<'a> Story<'a> {
-    /// `bare`: nothing but Kubernetes runs in the cluster, and it has an audit log.
-    pub(crate) async fn new(cluster: &'a Cluster, screen: &'a Screen, bare: bool) -> Result<Self> {
-        let audit = if bare { Some(cluster.audit()?) } else { None };
+    /// `scene`: what the quick start happens in; only a cluster that was started here has an audit log. `actors`:
+    /// whose requests are shown.
+    pub(crate) async fn new(
+        cluster: &'a Cluster,
+        screen: &'a Screen,
+        scene: Scene,
+        actors: &'static [&'static str],
+    ) -> Result<Self> {
+        let audit = if scene == Scene::Foreign { None } else { Some(cluster.audit()?) };
         let audit = audit.map(|audit| audit.mark().map(|mark| (audit, mark))).transpose()?;
         Ok(Self {
             cluster,
             screen,
             client: cluster.client().await?,
-            bare,
+            scene,
+            agent: Agent::default(),
+            actors,
             audit,
             started: Timestamp::now(),
             template: BTreeMap::new(),
             pods: BTreeMap::new(),
             conditions: BTreeMap::new(),
             phase: None,
+            card: BTreeMap::new(),
+            traffic: None,
         })
     }
 
@@ -83,24 +103,66 @@ impl<'a> Story<'a> {
         // Pod can be seen as it was without the suite.
         let (plain, enrolment) =
             yaml.rsplit_once("---\n").context("the quick start has several documents")?;
+        if self.scene != Scene::Foreign {
+            self.agent.start(self.cluster, applied).await?;
+        }
         self.apply(plain, applied).await?;
         let before = self.until("the plain Pod to run", |snapshot| snapshot.pods.iter().any(runs)).await?;
         let before = before.pods.first().map(PodView::new).unwrap_or_default();
         self.apply(enrolment, applied).await?;
         let enrolled = Instant::now();
-        let bare = self.bare;
-        let last = self
-            .until("the agent to be protected", |snapshot| {
-                snapshot.checks(bare).iter().all(|check| check.holds)
-            })
-            .await?;
+        let last = self.until_end("the agent to be protected").await?;
         let took = enrolled.elapsed();
-        self.finish(&before, &last, took);
-        Ok(last.checks(bare))
+        self.finish(&before, &last);
+        self.show_card(&last).await?;
+        Ok(self.show_checks(&last, &format!("Checks, {} after the AgentRuntime was applied", seconds(took))))
+    }
+
+    /// A further act: applies one document and waits for what must follow.
+    pub(crate) async fn act(
+        &mut self,
+        scene: Scene,
+        title: &str,
+        yaml: &str,
+        applied: &mut Vec<DynamicObject>,
+    ) -> Result<Vec<Check>> {
+        self.scene = scene;
+        self.screen.heading(title);
+        self.apply(yaml, applied).await?;
+        let since = Instant::now();
+        let last = self.until_end("the verdict and the policy").await?;
+        let took = since.elapsed();
+        self.show_card(&last).await?;
+        Ok(self.show_checks(&last, &format!("Checks, {} later", seconds(took))))
+    }
+
+    async fn until_end(&mut self, what: &str) -> Result<Snapshot> {
+        let scene = self.scene;
+        self.until(what, |snapshot| snapshot.checks(scene).iter().all(|check| check.holds)).await
+    }
+
+    /// The AgentCard as users see it.
+    async fn show_card(&self, last: &Snapshot) -> Result<()> {
+        if last.card.is_none() {
+            return Ok(());
+        }
+        self.screen.heading("kubectl get agentcards");
+        let table = self.cluster.kubectl(["get", "agentcards", "--namespace", NAMESPACE]).await?;
+        table.lines().for_each(|line| self.screen.plain(line.trim_end(), Tone::Plain));
+        Ok(())
+    }
+
+    fn show_checks(&self, last: &Snapshot, heading: &str) -> Vec<Check> {
+        self.screen.heading(heading);
+        let checks = last.checks(self.scene);
+        for check in &checks {
+            self.screen.check(check.holds, &check.text);
+        }
+        checks
     }
 
     async fn apply(&self, yaml: &str, applied: &mut Vec<DynamicObject>) -> Result<()> {
-        let objects = self.cluster.apply_yaml(yaml).await.context("applying the quick start")?;
+        let objects = self.cluster.apply_yaml(yaml).await.context("applying the documents")?;
         let kind = |object: &DynamicObject| {
             object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default()
         };
@@ -117,6 +179,7 @@ impl<'a> Story<'a> {
         let mut task: Option<Task> = None;
         loop {
             let snapshot = self.look().await?;
+            self.agent.follow(self.cluster, &snapshot.pods)?;
             let lines = self.changes(&snapshot)?;
             let print = || lines.iter().for_each(|line| self.show(line));
             match &task {
@@ -142,15 +205,19 @@ impl<'a> Story<'a> {
         let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), NAMESPACE);
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), NAMESPACE);
         let runtimes: Api<AgentRuntime> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let (pods, sets, deployment, runtime) = tokio::try_join!(
+        let cards: Api<AgentCard> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let policies: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let (pods, sets, deployment, runtime, card, policy) = tokio::try_join!(
             pods.list(&of_agent),
             sets.list(&of_agent),
             deployments.get_opt(WORKLOAD),
-            runtimes.get_opt(RUNTIME)
+            runtimes.get_opt(RUNTIME),
+            cards.get_opt(CARD),
+            policies.get_opt(POLICY)
         )
         .context("looking at namespace default")?;
         let pods = pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
-        Ok(Snapshot { runtime, deployment, pods, replica_sets: sets.items.len() })
+        Ok(Snapshot { runtime, deployment, pods, replica_sets: sets.items.len(), card, policy })
     }
 
     /// What is new since the last look, in words and in the order in which it happened.
@@ -158,7 +225,7 @@ impl<'a> Story<'a> {
         let mut lines = Vec::new();
         if let Some((audit, mark)) = &mut self.audit {
             let requests = audit.read(mark)?;
-            lines.extend(requests.iter().filter(|request| tells(request)).map(|request| Line {
+            lines.extend(requests.iter().filter(|request| tells(self.actors, request)).map(|request| Line {
                 at: request.time.parse().unwrap_or_else(|_| Timestamp::now()),
                 actor: request.short_user().to_owned(),
                 tone: Tone::Good,
@@ -170,6 +237,7 @@ impl<'a> Story<'a> {
         self.template_changes(snapshot, &mut observed);
         self.pod_changes(snapshot, &mut observed);
         self.runtime_changes(snapshot, &mut observed);
+        self.trust_changes(snapshot, &mut observed);
         let at = Timestamp::now();
         lines.extend(observed.into_iter().map(|(actor, tone, text)| Line {
             at,
@@ -221,12 +289,8 @@ impl<'a> Story<'a> {
     }
 
     fn runtime_changes(&mut self, snapshot: &Snapshot, lines: &mut Vec<Observed>) {
-        for condition in snapshot.conditions() {
-            let text = format!("{}={} ({})", condition.type_, condition.status, condition.reason);
-            if self.conditions.insert(condition.type_.clone(), text.clone()).as_ref() != Some(&text) {
-                lines.push(("AgentRuntime", Tone::Faint, text));
-            }
-        }
+        let new = remember(&mut self.conditions, snapshot.conditions());
+        lines.extend(new.into_iter().map(|text| ("AgentRuntime", Tone::Faint, text)));
         let status = snapshot.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
         let phase = status.and_then(|status| status.phase.as_ref()).map(|phase| format!("{phase:?}"));
         if phase.is_some() && phase != self.phase {
@@ -235,8 +299,25 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// The result: Pod before and after, conditions, checks.
-    fn finish(&self, before: &PodView, last: &Snapshot, took: Duration) {
+    fn trust_changes(&mut self, snapshot: &Snapshot, lines: &mut Vec<Observed>) {
+        let new = remember(&mut self.card, snapshot.card_conditions());
+        lines.extend(new.into_iter().map(|text| ("AgentCard", Tone::Faint, text)));
+        let traffic = snapshot.traffic();
+        if traffic != self.traffic {
+            self.traffic = traffic;
+            let text = match traffic {
+                Some(Traffic::Open) => "verified peers may come in, everything may go out",
+                Some(Traffic::Isolated) => {
+                    "isolated: only the suite may come in, only the API server be reached"
+                }
+                None => "gone",
+            };
+            lines.push(("NetworkPolicy", Tone::Strong, text.to_owned()));
+        }
+    }
+
+    /// The result: Pod before and after, conditions.
+    fn finish(&self, before: &PodView, last: &Snapshot) {
         let after =
             last.pods.iter().max_by_key(|pod| pod.creation_timestamp()).map(PodView::new).unwrap_or_default();
         self.screen.heading("The Pod");
@@ -248,10 +329,6 @@ impl<'a> Story<'a> {
             .map(|c| [c.type_.clone(), c.status.clone(), c.reason.clone(), c.message.clone()])
             .collect();
         self.screen.table(["TYPE", "STATUS", "REASON", "MESSAGE"], &rows);
-        self.screen.heading(&format!("Checks, {} after the AgentRuntime was applied", seconds(took)));
-        for check in last.checks(self.bare) {
-            self.screen.check(check.holds, &check.text);
-        }
     }
 
     fn show(&self, line: &Line) {
@@ -264,11 +341,22 @@ fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
+/// Conditions that are not as they were, in words.
+fn remember(known: &mut BTreeMap<String, String>, conditions: &[Condition]) -> Vec<String> {
+    let texts = conditions.iter().map(|condition| {
+        (condition.type_.clone(), format!("{}={} ({})", condition.type_, condition.status, condition.reason))
+    });
+    texts
+        .filter(|(name, text)| known.insert(name.clone(), text.clone()).as_ref() != Some(text))
+        .map(|(_, text)| text)
+        .collect()
+}
+
 /// Whether a request is part of the story: a change that one of the components made.
-fn tells(request: &ApiRequest) -> bool {
+fn tells(actors: &[&str], request: &ApiRequest) -> bool {
     let housekeeping = ["events", "leases", "tokenreviews", "subjectaccessreviews"];
     request.is_write()
-        && COMPONENTS.contains(&request.short_user())
+        && actors.contains(&request.short_user())
         && !housekeeping.contains(&request.resource.as_str())
 }
 
@@ -301,10 +389,10 @@ mod tests {
 
     #[test]
     fn only_changes_by_components_are_told() {
-        assert!(tells(&request("runtime-ctl", "patch", "deployments", 200)));
-        assert!(!tells(&request("runtime-ctl", "list", "deployments", 200)));
-        assert!(!tells(&request("runtime-ctl", "create", "events", 201)));
-        assert!(!tells(&request("somebody", "patch", "deployments", 200)));
+        assert!(tells(&["runtime-ctl"], &request("runtime-ctl", "patch", "deployments", 200)));
+        assert!(!tells(&["runtime-ctl"], &request("runtime-ctl", "list", "deployments", 200)));
+        assert!(!tells(&["runtime-ctl"], &request("runtime-ctl", "create", "events", 201)));
+        assert!(!tells(&["runtime-ctl"], &request("somebody", "patch", "deployments", 200)));
     }
 
     #[test]
