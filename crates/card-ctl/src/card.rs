@@ -13,12 +13,11 @@ use jiff::SignedDuration;
 use crate::{
     binding::{self, Binding, Identities},
     conditions::verdict_of,
-    context::{Context, Key},
+    context::Context,
     error::Error,
     events::{self, Told},
     evidence::{Evidence, Signature},
     index::{Card, ObjectKey, Service},
-    kinds::TargetKey,
     readiness::Readiness,
     reading::{self, Place, Reading},
     reconcile::Next,
@@ -346,13 +345,4 @@ fn next_look(ctx: &Context, found: &Found, next: &status::Stored) -> Next {
         time.0.checked_add(limit).ok().map(until)
     });
     [found.next, recheck, stale].into_iter().flatten().min()
-}
-
-/// Wakes what depends on a card that has changed its target, or is gone.
-pub fn wake_target(ctx: &Context, target: &TargetKey) {
-    ctx.wake_workload(target.clone(), Duration::ZERO);
-    ctx.wake_readers(target, Duration::ZERO);
-    for runtime in ctx.index.runtimes.targeting(target) {
-        ctx.queue.add(Key::Runtime(runtime.key.clone()), Duration::ZERO);
-    }
 }

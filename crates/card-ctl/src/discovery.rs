@@ -39,7 +39,8 @@ pub async fn trust_domain(ctx: &Context, readiness: Readiness) {
     }
     let mut known = Known::default();
     loop {
-        let own = ctx.svids.as_ref().and_then(SvidSource::current).and_then(|svid| SpiffeId::parse(svid.id()).ok());
+        let own =
+            ctx.svids.as_ref().and_then(SvidSource::current).and_then(|svid| SpiffeId::parse(svid.id()).ok());
         let reading = match own {
             Some(id) => Ok(Reading::One(id.trust_domain().clone())),
             None => trust_domain::look(&ctx.client, bundle::namespace(ctx)).await,
@@ -48,7 +49,10 @@ pub async fn trust_domain(ctx: &Context, readiness: Readiness) {
             Ok(reading) => {
                 if let Reading::Several(all) = &reading {
                     let list: Vec<&str> = all.iter().map(TrustDomain::as_str).collect();
-                    tracing::warn!("several trust domains were found, set --spire-trust-domain: {}", list.join(", "));
+                    tracing::warn!(
+                        "several trust domains were found, set --spire-trust-domain: {}",
+                        list.join(", ")
+                    );
                 }
                 if let Some(domain) = known.take(&reading, Instant::now())
                     && ctx.trust.set_domain(domain)

@@ -23,6 +23,7 @@ pub mod kinds;
 pub mod label;
 pub mod memory;
 pub mod metrics;
+pub mod news;
 pub mod observation;
 pub mod offline;
 pub mod pods;

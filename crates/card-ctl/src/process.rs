@@ -224,7 +224,8 @@ mod tests {
         let args = ["card-ctl", "canonicalize", "--profile", "a2a", "-"];
         let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
         assert!(matches!(cli.command, Some(Command::Canonicalize(_))));
-        let args = ["card-ctl", "verify", "--card", "a", "--trust-bundle", "b", "--trust-domain", "example.org"];
+        let args =
+            ["card-ctl", "verify", "--card", "a", "--trust-bundle", "b", "--trust-domain", "example.org"];
         let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
         assert!(matches!(cli.command, Some(Command::Verify(_))));
     }

@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     index::{Card, ObjectKey, Runtime},
     kinds::{self, TargetKey},
+    news,
     workload::{Workload, WorkloadView},
 };
 
@@ -49,8 +50,11 @@ fn store(ctx: &Context, card: AgentCard) -> Option<Arc<Card>> {
     let card = Card::of(card)?;
     let key = card.key.clone();
     let fallback = Arc::new(card.clone());
-    // Something newer may have arrived by the watch meanwhile.
-    let _ = ctx.index.cards.upsert(card);
+    // Something newer may have arrived by the watch meanwhile. What an answer brings of others' changes the watch
+    // will not tell again.
+    if let Ok(before) = ctx.index.cards.upsert(card) {
+        news::card(ctx, before.as_deref(), &fallback);
+    }
     Some(ctx.index.cards.get(&key).unwrap_or(fallback))
 }
 
@@ -199,7 +203,9 @@ fn store_workload(
         // The watch selects agents only, so it would never take this one out again.
         return Some(fallback);
     }
-    let _ = ctx.index.workloads.upsert(workload);
+    if let Ok(before) = ctx.index.workloads.upsert(workload) {
+        news::workload(ctx, before.as_deref(), &fallback);
+    }
     Some(ctx.index.workloads.get(&key).unwrap_or(fallback))
 }
 
@@ -257,9 +263,11 @@ pub async fn patch_runtime(
     };
     let keep = |object: AgentRuntime| {
         let runtime = Runtime::of(object)?;
-        let key = runtime.key.clone();
-        let _ = ctx.index.runtimes.upsert(runtime);
-        ctx.index.runtimes.get(&key)
+        let now = runtime.clone();
+        if let Ok(before) = ctx.index.runtimes.upsert(runtime) {
+            news::runtime(ctx, before.as_deref(), &now);
+        }
+        ctx.index.runtimes.get(&now.key)
     };
     match answer {
         Ok(object) => {

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn what_is_no_bundle_is_passed_over() {
-        let data = BTreeMap::from([("a".to_owned(), "text".to_owned()), ("bundle.json".to_owned(), "{".to_owned())]);
+        let data =
+            BTreeMap::from([("a".to_owned(), "text".to_owned()), ("bundle.json".to_owned(), "{".to_owned())]);
         assert_eq!(of_bundle(&data), Reading::Nothing);
     }
 }

@@ -44,7 +44,11 @@ pub struct AgentServer {
 
 impl AgentServer {
     /// A server at a fresh address of the Pods' range.
-    pub fn start(cluster: &Cluster, port: u16, answers: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Result<Self> {
+    pub fn start(
+        cluster: &Cluster,
+        port: u16,
+        answers: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self> {
         let listener = cluster.listen(port)?;
         let address = listener.local_addr().context("its address")?;
         let answers: Arc<Mutex<Answers>> = Arc::new(Mutex::new(Arc::new(answers)));
@@ -114,7 +118,10 @@ fn serve(mut stream: TcpStream, answers: &Mutex<Answers>, requests: &Mutex<Vec<S
     requests.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
     let answers = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Answer { status, headers, body } = answers(&path);
-    let head = format!("HTTP/1.1 {status} X\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)?;
     Ok(())

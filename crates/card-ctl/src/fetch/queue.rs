@@ -302,4 +302,42 @@ mod tests {
         assert!(queue.lanes.is_empty() && queue.circles.iter().all(VecDeque::is_empty));
         assert_eq!((queue.active, queue.active_suspects, queue.waiting), (0, 0, 0));
     }
+
+    /// Whatever comes and ends in whatever order: no limit is passed, nothing that may start waits, nothing is lost.
+    #[test]
+    fn limits_hold_in_any_order() {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut queue = FairQueue::new(LIMITS);
+            let (mut pushed, mut ended, mut running) = (0, 0, Vec::new());
+            for _ in 0..2000 {
+                if random.bool() {
+                    let namespace = names[random.usize(..names.len())];
+                    pushed += u32::from(queue.push(&namespace.into(), random.bool(), 0).is_ok());
+                } else if !running.is_empty() {
+                    let (ticket, _): (Ticket, u32) = running.swap_remove(random.usize(..running.len()));
+                    queue.done(&ticket);
+                    ended += 1;
+                }
+                running.extend(start_all(&mut queue));
+                assert!(running.len() <= LIMITS.total && running.len() == queue.active());
+                let suspects = running.iter().filter(|(ticket, _)| ticket.suspect).count();
+                assert!(suspects <= LIMITS.suspects());
+                for name in names {
+                    let here = running.iter().filter(|(ticket, _)| &*ticket.namespace == name);
+                    assert!(here.clone().count() <= LIMITS.per_namespace);
+                    assert!(
+                        here.filter(|(ticket, _)| ticket.suspect).count() <= LIMITS.suspects_per_namespace()
+                    );
+                }
+            }
+            while let Some((ticket, _)) = running.pop() {
+                queue.done(&ticket);
+                ended += 1;
+                running.extend(start_all(&mut queue));
+            }
+            assert_eq!((ended, queue.waiting(), queue.active()), (pushed, 0, 0));
+        }
+    }
 }

@@ -73,7 +73,8 @@ pub fn verify(args: &VerifyArgs) -> ExitCode {
 
 fn report(args: &VerifyArgs) -> Result<Report, String> {
     let card = input::read(&args.card, MAX_CARD_BYTES)?;
-    let card = Card::read(&card).map_err(|error| format!("{}: invalid_card: {error}", args.card.display()))?;
+    let card =
+        Card::read(&card).map_err(|error| format!("{}: invalid_card: {error}", args.card.display()))?;
     let bundle = input::read(&args.trust_bundle, MAX_BUNDLE_BYTES)?;
     if bundle.len() > MAX_BUNDLE_BYTES {
         return Err(format!("{}: larger than {MAX_BUNDLE_BYTES} bytes", args.trust_bundle.display()));

@@ -198,11 +198,17 @@ fn what_the_evaluation_does_not_give_is_removed() {
     .unwrap();
     let before = Stored { status: sticky, card: None };
     let plain = evidence(Signature::NotEvaluated);
-    for findings in [findings(Mechanisms::default(), Some(&plain), 10), failed(Mechanisms::default(), lost(), 10)] {
+    for findings in
+        [findings(Mechanisms::default(), Some(&plain), 10), failed(Mechanisms::default(), lost(), 10)]
+    {
         let stored = next(&before, &findings);
         let value = serde_json::to_value(&stored.status).unwrap();
         for field in [
-            "validSignature", "signatureSpiffeId", "attestedAgentSpiffeId", "expectedSpiffeID", "bindingStatus",
+            "validSignature",
+            "signatureSpiffeId",
+            "attestedAgentSpiffeId",
+            "expectedSpiffeID",
+            "bindingStatus",
             "sigstoreBundleVerified",
         ] {
             assert!(value.get(field).is_none(), "{field}");
@@ -277,7 +283,10 @@ fn trust_from_a_config_map_of_an_unready_workload() {
 #[test]
 fn the_patch_has_nulls_for_what_goes_and_nothing_else() {
     let value = |value: Value| value;
-    assert_eq!(difference(&value(json!({"a": 1, "b": {"c": 1, "d": 2}})), &json!({"b": {"c": 1, "d": 3}})), Some(json!({"a": null, "b": {"d": 3}})));
+    assert_eq!(
+        difference(&value(json!({"a": 1, "b": {"c": 1, "d": 2}})), &json!({"b": {"c": 1, "d": 3}})),
+        Some(json!({"a": null, "b": {"d": 3}}))
+    );
     assert_eq!(difference(&json!({"l": [1, 2]}), &json!({"l": [2]})), Some(json!({"l": [2]})));
     assert_eq!(difference(&json!({"a": {}}), &json!({"a": {}})), None);
 }

@@ -13,6 +13,7 @@ use crate::{
     error::message_of,
     index::Pod,
     kinds::{self, SANDBOX_GROUP, SANDBOX_VERSIONS, WorkloadKind},
+    news,
     sources::Source,
     workload::{Workload, WorkloadView},
 };
@@ -75,27 +76,7 @@ pub(super) async fn workloads(
 fn applied(ctx: &Context, workload: Workload) {
     let new = workload.clone();
     let Ok(before) = ctx.index.workloads.upsert(workload) else { return };
-    if before.as_deref().is_some_and(|before| before.same_but_for_version(&new)) {
-        return;
-    }
-    ctx.wake_workload(new.key.clone(), NOW);
-    let concerns_cards = before.is_none_or(|before| {
-        let facts = |workload: &Workload| {
-            (
-                workload.uid.clone(),
-                workload.protocol.clone(),
-                workload.content_hash.clone(),
-                workload.readiness,
-                workload.service_account.clone(),
-                workload.rolled_out,
-                workload.ready_replicas > 0,
-            )
-        };
-        facts(&before) != facts(&new)
-    });
-    if concerns_cards {
-        ctx.wake_readers(&new.key, NOW);
-    }
+    news::workload(ctx, before.as_deref(), &new);
 }
 
 /// Deleted, or it has lost its label; the passes find out which.

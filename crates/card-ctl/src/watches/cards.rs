@@ -10,10 +10,10 @@ use kube::{Api, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
 
 use super::{Listing, NOW, Watcher, pages};
 use crate::{
-    card,
-    context::{Context, Key},
+    context::Context,
     index::{Card, ObjectKey, Runtime, documents},
     kinds::WorkloadKind,
+    news,
     sources::Source,
 };
 
@@ -77,62 +77,7 @@ fn applied(ctx: &Context, object: DeserializeGuard<AgentCard>) {
     ctx.undecodable.remove(&key);
     let Some(card) = Card::of(card) else { return };
     let Ok(before) = ctx.index.cards.upsert(card.clone()) else { return };
-    let same = before.as_deref().is_some_and(|before| {
-        before.uid == card.uid
-            && before.generation == card.generation
-            && before.terminating == card.terminating
-            && before.legacy_finalizers == card.legacy_finalizers
-    });
-    let owners_changed = before
-        .as_deref()
-        .is_some_and(|before| before.owners != card.owners || before.automatic != card.automatic);
-    if same {
-        // Owners and the label decide about making and adopting cards, not about fetching.
-        if let (true, Some(target)) = (owners_changed, &card.target) {
-            ctx.wake_workload(target.clone(), NOW);
-        }
-        return;
-    }
-    ctx.wake_card(key, NOW);
-    wake_around(ctx, before.as_deref(), &card);
-}
-
-/// A card's workload has to look at its cards, its other cards at each other.
-fn wake_around(ctx: &Context, before: Option<&Card>, card: &Card) {
-    let moved = before.is_none_or(|before| {
-        before.target != card.target || before.terminating != card.terminating || before.uid != card.uid
-    });
-    if !moved {
-        return;
-    }
-    let former = before
-        .and_then(|before| before.target.as_ref())
-        .filter(|former| card.target.as_ref() != Some(former));
-    for target in former.into_iter().chain(card.target.as_ref()) {
-        card::wake_target(ctx, target);
-    }
-    wake_namesake(ctx, card);
-}
-
-/// A card may stand in the way of the card that belongs to a workload by its name.
-fn wake_namesake(ctx: &Context, card: &Card) {
-    for owner in &card.owners {
-        if let Some(kind) =
-            WorkloadKind::of(owner.api_version.split('/').next().unwrap_or_default(), &owner.kind)
-        {
-            let key = crate::kinds::TargetKey::new(&card.key.namespace, kind, &owner.name);
-            ctx.wake_workload(key, NOW);
-        }
-    }
-    for kind in WorkloadKind::ALL {
-        let suffix = format!("-{}-card", kind.as_str().to_ascii_lowercase());
-        if let Some(name) = card.key.name.strip_suffix(&suffix) {
-            let key = crate::kinds::TargetKey::new(&card.key.namespace, kind, name);
-            if ctx.index.workloads.get(&key).is_some() {
-                ctx.wake_workload(key, NOW);
-            }
-        }
-    }
+    news::card(ctx, before.as_deref(), &card);
 }
 
 fn card_gone(ctx: &Context, gone: &Arc<Card>) {
@@ -143,9 +88,9 @@ fn card_gone(ctx: &Context, gone: &Arc<Card>) {
             ctx.observations.forget(target);
             ctx.unlabelled.forget(target);
         }
-        card::wake_target(ctx, target);
+        news::wake_target(ctx, target);
     }
-    wake_namesake(ctx, gone);
+    news::wake_namesake(ctx, gone);
 }
 
 /// ConfigMaps that a signer, or a user, has labelled.
@@ -241,13 +186,8 @@ pub(super) async fn runtimes(watcher: Watcher, namespace: Option<String>) {
 }
 
 fn runtime_applied(ctx: &Context, runtime: Runtime) {
-    let key = runtime.key.clone();
     let new = runtime.clone();
-    let Ok(before) = ctx.index.runtimes.upsert(runtime) else { return };
-    let facts = |runtime: &Runtime| (runtime.target.clone(), runtime.is_agent, runtime.terminating);
-    // Its own card, too: somebody may have removed it.
-    let same = before.is_some_and(|before| facts(&before) == facts(&new) && before.card == new.card);
-    if !same {
-        ctx.queue.add(Key::Runtime(key), NOW);
+    if let Ok(before) = ctx.index.runtimes.upsert(runtime) {
+        news::runtime(ctx, before.as_deref(), &new);
     }
 }

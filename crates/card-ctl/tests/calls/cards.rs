@@ -54,7 +54,11 @@ async fn a_conflict_is_looked_at_again() {
 async fn legacy_finalizers_are_stripped() {
     let stage = Stage::new();
     let finalizers = ["agentcard.kagenti.dev/finalizer", "x/y", "agentcard.kagenti.dev/network-policy"];
-    stage.card("a", "echo", json!({"metadata": {"finalizers": finalizers, "deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    stage.card(
+        "a",
+        "echo",
+        json!({"metadata": {"finalizers": finalizers, "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
     let calls = stage.card_pass("a").await;
     assert_eq!(lines(&calls), [format!("PATCH {CARDS}/a")]);
     assert_eq!(calls[0].body["metadata"]["finalizers"], json!(["x/y"]));
@@ -79,7 +83,10 @@ async fn a_workload_that_is_no_agent_is_read_live() {
 async fn stops_are_told() {
     let stage = Stage::new();
     stage.agent("mute", json!({"metadata": {"labels": {"protocol.kagenti.io/a2a": null}}}));
-    stage.agent("mcp", json!({"metadata": {"labels": {"protocol.kagenti.io/a2a": null, "protocol.kagenti.io/mcp": ""}}}));
+    stage.agent(
+        "mcp",
+        json!({"metadata": {"labels": {"protocol.kagenti.io/a2a": null, "protocol.kagenti.io/mcp": ""}}}),
+    );
     stage.agent("down", json!({"status": {"conditions": []}}));
     stage.agent("lonely", json!({}));
     for (name, reason) in [

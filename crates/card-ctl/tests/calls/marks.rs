@@ -1,9 +1,9 @@
 //! Passes over workloads: cards that are made, labels, restarts.
 
-use card_ctl::settings::Settings;
+use card_ctl::{context::Key, index::ObjectKey, settings::Settings};
 use serde_json::{Value, json};
 
-use crate::stage::{CARDS, DEPLOYMENTS, Stage, lines};
+use crate::stage::{CARDS, DEPLOYMENTS, NS, Stage, lines};
 
 const CARD: &str = "echo-deployment-card";
 const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
@@ -44,6 +44,12 @@ async fn a_card_is_made_once() {
     assert_eq!(lines(&stage.agent_pass("echo").await), [format!("POST {CARDS}")]);
     let card = stage.object(&format!("{CARDS}/{CARD}"));
     assert_eq!(card["spec"]["syncPeriod"], "30s");
+    // The index knows the card before its watch tells of it, so nobody else would have it looked at.
+    let mut asked = Vec::new();
+    for _ in 0..stage.ctx.queue.depth() {
+        asked.push(stage.ctx.queue.next().await);
+    }
+    assert!(asked.contains(&Key::Card(ObjectKey::new(NS, CARD))), "{asked:?}");
     assert!(stage.agent_pass("echo").await.is_empty());
 }
 
@@ -74,8 +80,12 @@ async fn a_manual_card_wins() {
 async fn an_automatic_card_without_owner_is_adopted() {
     let stage = Stage::new();
     stage.agent("echo", json!({}));
-    stage.card(CARD, "echo", json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "kagenti-operator"}},
-        "spec": {"syncPeriod": "1h"}}));
+    stage.card(
+        CARD,
+        "echo",
+        json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "kagenti-operator"}},
+        "spec": {"syncPeriod": "1h"}}),
+    );
     assert_eq!(lines(&stage.agent_pass("echo").await), [format!("PATCH {CARDS}/{CARD}")]);
     let card = stage.object(&format!("{CARDS}/{CARD}"));
     assert_eq!(card["metadata"]["ownerReferences"][0]["uid"], "uid-echo");
@@ -127,10 +137,13 @@ async fn a_conflict_is_repeated_on_what_is_there() {
 #[tokio::test]
 async fn what_is_no_agent_any_more_is_cleaned() {
     let stage = checking();
-    stage.agent("echo", json!({
-        "metadata": {"labels": {"kagenti.io/type": null}, "annotations": {STATE: "true", "other": "x"}},
-        "spec": {"template": {"metadata": {"labels": {"agent.kagenti.dev/signature-verified": "true"}}}},
-    }));
+    stage.agent(
+        "echo",
+        json!({
+            "metadata": {"labels": {"kagenti.io/type": null}, "annotations": {STATE: "true", "other": "x"}},
+            "spec": {"template": {"metadata": {"labels": {"agent.kagenti.dev/signature-verified": "true"}}}},
+        }),
+    );
     let calls = stage.agent_pass("echo").await;
     let path = format!("{DEPLOYMENTS}/echo");
     assert_eq!(lines(&calls), [format!("GET {path}"), format!("PATCH {path}")]);

@@ -94,7 +94,10 @@ impl Server {
             None => (path, false),
         };
         if method == "POST" {
-            assert!(body["kind"].is_string() && body["apiVersion"].is_string(), "the API server refuses it: {body}");
+            assert!(
+                body["kind"].is_string() && body["apiVersion"].is_string(),
+                "the API server refuses it: {body}"
+            );
             let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
             if self.objects.contains_key(&path) {
                 return failure(409);
@@ -214,7 +217,11 @@ impl Stage {
                 "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload}},
         });
         let object = self.server.lock().unwrap().put(&format!("{RUNTIMES}/{name}"), object);
-        self.ctx.index.runtimes.upsert(Runtime::of(serde_json::from_value(object).unwrap()).unwrap()).unwrap();
+        self.ctx
+            .index
+            .runtimes
+            .upsert(Runtime::of(serde_json::from_value(object).unwrap()).unwrap())
+            .unwrap();
     }
 
     pub(crate) fn service(&self, name: &str) {

@@ -5,3 +5,4 @@
 mod fetching;
 mod fixture;
 mod making;
+mod trust;

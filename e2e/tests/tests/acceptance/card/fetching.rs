@@ -32,7 +32,17 @@ async fn card_02_fetch() -> Result<()> {
     let table = stage.suite.cluster().kubectl(["-n", "card-02", "get", "cards", "-o", "wide"]).await?;
     let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
     let columns = [
-        "NAME", "PROTOCOL", "KIND", "TARGET", "AGENT", "VERIFIED", "SIGSTORE", "BOUND", "SYNCED", "LASTSYNC", "AGE",
+        "NAME",
+        "PROTOCOL",
+        "KIND",
+        "TARGET",
+        "AGENT",
+        "VERIFIED",
+        "SIGSTORE",
+        "BOUND",
+        "SYNCED",
+        "LASTSYNC",
+        "AGE",
         "ATTESTEDAGENT",
     ];
     assert_eq!(header, columns);

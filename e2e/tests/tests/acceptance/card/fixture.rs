@@ -36,7 +36,13 @@ impl Stage {
     }
 
     /// Waits until a condition of a card has this status and reason.
-    pub(super) async fn until(&self, card: &str, condition: &str, status: &str, reason: &str) -> Result<Value> {
+    pub(super) async fn until(
+        &self,
+        card: &str,
+        condition: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Value> {
         let what = format!("{condition}={status}/{reason}");
         self.ns
             .until(secs(20), kinds::AGENT_CARD, card, &what, |object| {
@@ -85,21 +91,18 @@ pub(super) async fn expose(ns: &Ns, name: &str, server: &AgentServer) -> Result<
     expose_ports(ns, name, server, json!([{"name": "a2a", "port": 8000}])).await
 }
 
-/// The same with other ports; all of them lead to the server.
+/// The same with other ports of the Service; whichever is chosen leads to the server, as the slice has only one.
 pub(super) async fn expose_ports(ns: &Ns, name: &str, server: &AgentServer, ports: Value) -> Result<()> {
     let address = server.address();
-    let slice_ports: Vec<Value> = ports
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|port| json!({"name": port["name"], "port": address.port(), "protocol": "TCP"}))
-        .collect();
+    let slice_ports = json!([{"name": "", "port": address.port(), "protocol": "TCP"}]);
     ns.create(objects::named(kinds::SERVICE, name).spec(json!({"ports": ports}))).await?;
-    ns.create(objects::named(kinds::ENDPOINT_SLICE, name).label("kubernetes.io/service-name", name).with(json!({
-        "addressType": "IPv4",
-        "ports": slice_ports,
-        "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
-    })))
+    ns.create(objects::named(kinds::ENDPOINT_SLICE, name).label("kubernetes.io/service-name", name).with(
+        json!({
+            "addressType": "IPv4",
+            "ports": slice_ports,
+            "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
+        }),
+    ))
     .await?;
     Ok(())
 }
