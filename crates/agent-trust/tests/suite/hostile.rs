@@ -448,6 +448,15 @@ fn several_signatures() {
     );
     let shown = one.payload.expect("verified");
     assert_eq!(shown.stored(), card_json());
+    // Without one that covers everything the first that passes counts; with one, that one.
+    let other = Wish { uris: vec![b"spiffe://dev.example/other".to_vec()], ..leaf() }.by(&ROOT, p256());
+    let second_signer = signed_by(&other, "ES256", &[]);
+    for (signatures, expected) in
+        [(json!([first, second_signer]), ID), (json!([second_signer, first, second]), ID)]
+    {
+        card["signatures"] = signatures;
+        assert_eq!(judge(&card, &BUNDLE).spiffe_id.expect("verified").as_str(), expected);
+    }
 }
 
 /// The empty members that a payload leaves out must not come back in what is shown.
