@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use api_types::card::annotation;
 use controller_kit::{backoff::jitter, events::NewEvent, limiter::Turn};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
@@ -37,16 +38,16 @@ pub async fn pass(ctx: &Context, key: &TargetKey) -> Result<Next, Error> {
             return Err(Error::NotSynced("cards and workloads"));
         }
     }
-    let workload = match ctx.index.workloads.get(key) {
-        Some(workload) => workload,
+    let workload = if let Some(workload) = ctx.index.workloads.get(key) {
+        workload
+    } else {
         // The watch selects agents: what left it may only have lost its label.
-        None => match write::read_workload(ctx, key).await.map_err(Error::api("read", key.to_string()))? {
-            Some(workload) => workload,
-            None => {
-                ctx.forget_workload(key);
-                return Ok(None);
-            }
-        },
+        let live = write::read_workload(ctx, key).await;
+        let Some(workload) = live.map_err(Error::api("read", key.to_string()))? else {
+            ctx.forget_workload(key);
+            return Ok(None);
+        };
+        workload
     };
     if workload.deleting {
         return Ok(None);
@@ -119,10 +120,12 @@ async fn adopt(
             owners.retain(|owner| owner.uid != workload.uid);
             owners.push(sync::owner_reference(workload));
         }
-        let mut body = serde_json::json!({ "metadata": { "ownerReferences": owners } });
-        if retarget {
-            body["spec"] = serde_json::json!({ "targetRef": sync::target_ref(workload) });
-        }
+        let metadata = json!({ "ownerReferences": owners });
+        let body = if retarget {
+            json!({ "metadata": metadata, "spec": { "targetRef": sync::target_ref(workload) } })
+        } else {
+            json!({ "metadata": metadata })
+        };
         match write::patch_card(ctx, &own, body).await? {
             Written::Done(_) => {
                 tracing::info!(workload = %workload.key, card = %own.key, "adopted the card");

@@ -72,13 +72,14 @@ fn loaded(ctx: &Context, map: Option<&ConfigMap>) {
             let why = format!("ConfigMap {}/{name} does not exist", namespace(ctx));
             ctx.trust.failed("configmap_not_found", why)
         }
-        Some(map) => match map.data.as_ref().and_then(|data| data.get(key)) {
-            Some(text) => ctx.trust.load(text),
-            None => {
+        Some(map) => {
+            if let Some(text) = map.data.as_ref().and_then(|data| data.get(key)) {
+                ctx.trust.load(text)
+            } else {
                 let why = format!("ConfigMap {}/{name} has no key {key}", namespace(ctx));
                 ctx.trust.failed("empty_bundle", why)
             }
-        },
+        }
     };
     let problem = ctx.trust.known().problem;
     match outcome {

@@ -78,10 +78,7 @@ async fn find(ctx: &Context, card: &Card) -> Result<Option<Found>, Error> {
         Resolved::Workload(workload) => workload,
         Resolved::Not(stop) => return Ok(Some(Found::stopped(stop, false))),
     };
-    let mut found = match settle(ctx, card, &workload).await? {
-        Some(found) => found,
-        None => return Ok(None),
-    };
+    let Some(mut found) = settle(ctx, card, &workload).await? else { return Ok(None) };
     found.target = Some(sync::target_ref(&workload));
     found.workload = Some(workload);
     Ok(Some(found))

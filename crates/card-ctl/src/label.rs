@@ -31,15 +31,12 @@ pub enum Says {
 
 /// What a card's stored verdict says about its workload.
 pub fn says(card: &Card) -> Says {
-    match verdict_of(&card.stored.status.conditions, condition::VERIFIED) {
-        Some(verdict) if verdict.is_audit() => Says::AsBefore,
-        Some(verdict) => match verdict.truth {
-            Truth::True => Says::Yes,
-            Truth::False => Says::No,
-            Truth::Unknown if verdict.reason == card::reason::PENDING => Says::AsBefore,
-            Truth::Unknown => Says::No,
-        },
-        None => Says::AsBefore,
+    let verdict = verdict_of(&card.stored.status.conditions, condition::VERIFIED);
+    let Some(verdict) = verdict.filter(|verdict| !verdict.is_audit()) else { return Says::AsBefore };
+    match verdict.truth {
+        Truth::True => Says::Yes,
+        Truth::Unknown if verdict.reason == card::reason::PENDING => Says::AsBefore,
+        Truth::False | Truth::Unknown => Says::No,
     }
 }
 

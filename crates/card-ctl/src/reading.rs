@@ -104,13 +104,11 @@ fn config_map_look(ctx: &Context, place: &Place<'_>) -> Duration {
     if ctx.index.documents.get(&key.namespace, &key.name).is_some() {
         return place.period.mul_f64(schedule::spread());
     }
-    match ctx.unlabelled.wait(key, &place.workload.content_hash) {
-        Some(wait) => wait.min(place.period.mul_f64(schedule::spread())),
-        None => {
-            ctx.fetch(key);
-            place.period
-        }
-    }
+    let Some(wait) = ctx.unlabelled.wait(key, &place.workload.content_hash) else {
+        ctx.fetch(key);
+        return place.period;
+    };
+    wait.min(place.period.mul_f64(schedule::spread()))
 }
 
 /// The first usable document of the workload's ConfigMap.

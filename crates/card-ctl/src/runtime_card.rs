@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    fn runtime(card: Value) -> Runtime {
+    fn runtime(card: &Value) -> Runtime {
         let object = json!({
             "apiVersion": "agent.kagenti.dev/v1alpha1", "kind": "AgentRuntime",
             "metadata": {"namespace": "n", "name": "r"},
@@ -194,12 +194,12 @@ mod tests {
     #[test]
     fn the_time_moves_with_the_hash() {
         let at = |second| jiff::Timestamp::from_second(second).unwrap();
-        let first = patch(&runtime(Value::Null), &evidence("a"), at(1)).unwrap();
+        let first = patch(&runtime(&Value::Null), &evidence("a"), at(1)).unwrap();
         assert_eq!(first["cardHash"], "a");
         assert_eq!(first["transportSecurity"], "http");
         assert_eq!(first["validSignature"], false);
-        assert_eq!(patch(&runtime(first.clone()), &evidence("a"), at(2)), None);
-        let second = patch(&runtime(first), &evidence("b"), at(3)).unwrap();
+        assert_eq!(patch(&runtime(&first), &evidence("a"), at(2)), None);
+        let second = patch(&runtime(&first), &evidence("b"), at(3)).unwrap();
         assert_eq!(second, json!({"cardHash": "b", "lastCardFetchTime": "1970-01-01T00:00:03Z"}));
     }
 }

@@ -130,6 +130,7 @@ mod tests {
         workload(WorkloadKind::Deployment, json!({"metadata": {"labels": {"kagenti.io/type": "agent"}}}))
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "what `json!` made")]
     fn own(automatic: bool, target: Value, owners: Value) -> Card {
         let labels = if automatic { json!({label::MANAGED_BY: MANAGED_BY_OPERATOR}) } else { json!({}) };
         indexed(json!({

@@ -13,7 +13,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     context::Context,
@@ -134,13 +134,19 @@ pub async fn patch_card(ctx: &Context, card: &Card, body: Value) -> Result<Writt
     }
 }
 
-fn versioned(card: &Card, mut body: Value) -> Value {
-    if !body.get("metadata").is_some_and(Value::is_object) {
-        body["metadata"] = json!({});
-    }
-    body["metadata"]["uid"] = json!(card.uid);
-    body["metadata"]["resourceVersion"] = json!(card.resource_version);
-    body
+fn versioned(card: &Card, body: Value) -> Value {
+    let mut body = match body {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    let mut metadata = match body.remove("metadata") {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    metadata.insert("uid".into(), json!(card.uid));
+    metadata.insert("resourceVersion".into(), json!(card.resource_version));
+    body.insert("metadata".into(), Value::Object(metadata));
+    Value::Object(body)
 }
 
 /// Takes the finalizers of the previous operator off a card, and nothing else (card §11.3, §15.5).

@@ -28,7 +28,7 @@ pub fn workload_of(config_map: &ConfigMap) -> Option<ObjectKey> {
 /// The documents of a ConfigMap, in the order of preference; empty ones are left out.
 pub fn candidates(config_map: &ConfigMap) -> Candidates {
     let of = |key: &str| {
-        let text = config_map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.as_bytes());
+        let text = config_map.data.as_ref().and_then(|data| data.get(key)).map(String::as_bytes);
         let bytes = || config_map.binary_data.as_ref()?.get(key).map(|bytes| bytes.0.as_slice());
         text.or_else(bytes).filter(|document| !document.is_empty()).map(Arc::from)
     };

@@ -52,7 +52,7 @@ impl Report {
             verified: verdict.verified,
             reason: verdict.reason.as_str(),
             details: verdict.details(),
-            signature_profile: verdict.profile.map(|profile| profile.as_str()),
+            signature_profile: verdict.profile.map(agent_trust::Profile::as_str),
             signature_spiffe_id: verdict.spiffe_id.as_ref().map(ToString::to_string),
             member_of_trust_domain: verdict.spiffe_id.as_ref().map(|id| id.trust_domain() == domain),
             signature_key_id: verdict.key_id.clone(),

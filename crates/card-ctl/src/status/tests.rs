@@ -68,6 +68,7 @@ fn says(stored: &Stored, type_: &str) -> Option<(Truth, String)> {
     verdict_of(&stored.status.conditions, type_).map(|verdict| (verdict.truth, verdict.reason))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "compared with what `says` gives")]
 fn told(truth: Truth, reason: &str) -> Option<(Truth, String)> {
     Some((truth, reason.to_owned()))
 }
