@@ -67,14 +67,35 @@ async fn taken_rights_are_missing() -> Result<()> {
 
 /// `cargo demo --once` exits 0 only if all of the quick start is true, and is calm where nobody watches.
 #[test]
-fn the_demo_is_true() {
-    let output = Command::new(env!("CARGO_BIN_EXE_demo")).arg("--once").output().expect("the demo runs");
+fn the_demo_is_true() -> Result<()> {
+    ends_well(
+        &["--once"],
+        &["✓ AgentRuntime weather-agent-runtime is Active", "authbridge-proxy", "RolloutComplete"],
+    )
+}
+
+/// Unsigned, signed, tampered with: each verdict, and the policy that follows (card §10, §15).
+#[test]
+fn the_demo_of_signatures_is_true() -> Result<()> {
+    ends_well(
+        &["--signed", "--once"],
+        &[
+            "✓ a NetworkPolicy isolates the agent",
+            "✓ the signed card is Verified",
+            "✓ the NetworkPolicy lets the agent talk",
+            "✓ the tampered card is not Verified",
+        ],
+    )
+}
+
+fn ends_well(arguments: &[&str], parts: &[&str]) -> Result<()> {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_demo")).args(arguments).output().context("running the demo")?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    for part in
-        ["✓ AgentRuntime weather-agent-runtime is Active", "authbridge-proxy", "RolloutComplete", "Done in "]
-    {
+    for part in parts.iter().chain(&["Done in "]) {
         assert!(out.contains(part), "{part:?} is missing in\n{out}");
     }
     assert!(!out.contains('✗') && !out.contains('\u{1b}') && !err.contains('\u{1b}'), "{out}\n{err}");
+    Ok(())
 }
