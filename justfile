@@ -14,7 +14,7 @@ test:
 
 # Scenarios that last over two minutes or need thousands of objects
 test-long:
-    cargo test --package agent-trust --features verify --test suite --release -- --ignored
+    cargo test --package agent-trust --test suite -- --ignored --nocapture
     cargo test --package e2e --test long -- --ignored --nocapture --test-threads 1
 
 # One table: time, requests, CPU, memory
