@@ -93,9 +93,6 @@ fn loaded(ctx: &Context, map: Option<&ConfigMap>) {
             tracing::warn!("the trust bundle cannot be used: {}", problem.unwrap_or_default());
         }
     }
-    // The documents at hand are verified again; nothing is fetched for it.
+    // The documents at hand are verified again; nothing is fetched for it. The cards wake their workloads.
     ctx.wake_all_cards();
-    for key in ctx.index.workloads.keys() {
-        ctx.wake_workload(key, std::time::Duration::ZERO);
-    }
 }

@@ -263,15 +263,17 @@ fn remember(ctx: &Context, card: &Card, found: &Found, next: &status::Stored) {
         ctx.verified_at.insert(card.key.clone(), ctx.now());
     }
     let before = ctx.renewals.get(&card.key);
+    let under = found.evidence().and_then(|evidence| evidence.under.clone()).unwrap_or_default();
     let renewal = match found.evidence().map(|evidence| &evidence.signature) {
         Some(Signature::Valid { key_id, not_after, spiffe_id, .. }) => Some(Renewal::Valid {
             key_id: key_id.clone(),
             not_after: *not_after,
             own_domain: ctx.trust.domain().is_some_and(|domain| *spiffe_id.trust_domain() == domain),
+            under,
         }),
         Some(Signature::Invalid { chain_of: Some(key), .. }) => {
             let stored = card.stored.status.signature_key_id.as_deref();
-            Renewal::broken(before.as_ref(), stored, key)
+            Renewal::broken(before.as_ref(), stored, key, &under)
         }
         Some(Signature::Invalid { chain_of: None, .. } | Signature::NotEvaluated) => None,
         // Nothing new is known.

@@ -31,6 +31,8 @@ pub enum Check {
     Bundle {
         /// The roots.
         bundle: Arc<TrustBundle>,
+        /// Their fingerprint.
+        fingerprint: Arc<str>,
         /// Times.
         policy: Policy,
     },
@@ -125,6 +127,10 @@ fn evidence(
         advertised_url: shown.advertised_url().map(str::to_owned),
         missing: card.missing_required(),
         signature,
+        under: match &inputs.check {
+            Check::Bundle { fingerprint, .. } => Some(fingerprint.clone()),
+            Check::Off | Check::Unavailable(_) => None,
+        },
         recheck_at,
     })
 }

@@ -63,6 +63,8 @@ pub struct Evidence {
     pub missing: Vec<String>,
     /// The signature check.
     pub signature: Signature,
+    /// Fingerprint of the bundle that the signature was checked against.
+    pub under: Option<Arc<str>>,
     /// When time alone changes the outcome.
     pub recheck_at: Option<Timestamp>,
 }

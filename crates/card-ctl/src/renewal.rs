@@ -1,6 +1,6 @@
 //! Restarts that renew short-lived signatures (card §12). Pure.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -21,26 +21,41 @@ pub enum Renewal {
         not_after: Timestamp,
         /// The ID is in the operator's trust domain.
         own_domain: bool,
+        /// Fingerprint of the bundle that it is valid under.
+        under: Arc<str>,
     },
     /// The chain leads to no root of the bundle; it did before, or nobody remembers.
     Broken {
         /// `kid`.
         key_id: Option<String>,
+        /// Fingerprint of the bundle that it is not valid under.
+        under: Arc<str>,
     },
 }
 
 impl Renewal {
     /// The next state, from the last one and a chain that does not validate; `None` = never validated for this key.
-    pub fn broken(before: Option<&Self>, stored_key: Option<&str>, key_id: &str) -> Option<Self> {
+    pub fn broken(
+        before: Option<&Self>,
+        stored_key: Option<&str>,
+        key_id: &str,
+        under: &Arc<str>,
+    ) -> Option<Self> {
         let same = |known: &Option<String>| known.as_deref().unwrap_or_default() == key_id;
         let counts = match before {
             Some(Self::Valid { key_id: known, own_domain, .. }) => *own_domain && same(known),
-            Some(Self::Broken { key_id: known }) => same(known),
+            Some(Self::Broken { key_id: known, .. }) => same(known),
             // The process is new: the status tells of the last verdict, the bundle hash of the workload of the last
             // bundle under which it was valid.
             None => stored_key.is_none_or(|stored| stored == key_id),
         };
-        counts.then(|| Self::Broken { key_id: Some(key_id.to_owned()) })
+        counts.then(|| Self::Broken { key_id: Some(key_id.to_owned()), under: under.clone() })
+    }
+
+    fn under(&self) -> &str {
+        match self {
+            Self::Valid { under, .. } | Self::Broken { under, .. } => under,
+        }
     }
 }
 
@@ -125,8 +140,11 @@ pub fn decide(
             cause = Some(Cause::Expiry(earliest));
         }
     }
+    // Cards that were not looked at again since the bundle changed say nothing about it.
+    let current = cards.iter().all(|card| card.under() == fingerprint);
     let broken = cards.iter().any(|card| matches!(card, Renewal::Broken { .. }));
     match workload.bundle_hash.as_deref().filter(|hash| !hash.is_empty()) {
+        _ if !current => {}
         Some(known) if known == fingerprint => {}
         // Of the previous operator, or none yet: nothing follows from it.
         Some(known) if !known.starts_with("v2:") => decision.refresh = true,
@@ -178,11 +196,11 @@ mod tests {
 
     fn valid(seconds: i64) -> Renewal {
         let not_after = now() + SignedDuration::from_secs(seconds);
-        Renewal::Valid { key_id: Some("k".into()), not_after, own_domain: true }
+        Renewal::Valid { key_id: Some("k".into()), not_after, own_domain: true, under: "v2:b".into() }
     }
 
     fn broken() -> Renewal {
-        Renewal::Broken { key_id: Some("k".into()) }
+        Renewal::Broken { key_id: Some("k".into()), under: "v2:b".into() }
     }
 
     fn of(signer: Signer, hash: Option<&str>) -> Workload {
@@ -236,6 +254,15 @@ mod tests {
         assert_eq!((decision.restart.map(Cause::label), decision.refresh), (restart, refresh));
     }
 
+    /// A bundle that has just changed: the hash must not be refreshed by a verdict under the old one.
+    #[test]
+    fn a_verdict_under_an_older_bundle_says_nothing() {
+        let Renewal::Valid { key_id, not_after, own_domain, .. } = valid(9999) else { panic!("valid") };
+        let old = Renewal::Valid { key_id, not_after, own_domain, under: "v2:a".into() };
+        let decision = decide(&of(Signer::Init, Some("v2:a")), &[old], "v2:b", RULES, now());
+        assert_eq!((decision.refresh, decision.restart), (false, None));
+    }
+
     #[rstest]
     #[case(Restarts::SignerOnly, Signer::Init, true, false)]
     #[case(Restarts::SignerOnly, Signer::None, false, true)]
@@ -263,13 +290,16 @@ mod tests {
     /// Card §12: "previously did for the same `kid`".
     #[test]
     fn a_chain_counts_as_broken_only_for_a_key_that_was_valid() {
-        let key = |renewal: Option<Renewal>| renewal.is_some();
-        assert!(key(Renewal::broken(Some(&valid(1)), None, "k")));
-        assert!(!key(Renewal::broken(Some(&valid(1)), None, "other")));
-        assert!(key(Renewal::broken(Some(&broken()), None, "k")));
-        let foreign = Renewal::Valid { key_id: Some("k".into()), not_after: now(), own_domain: false };
-        assert!(!key(Renewal::broken(Some(&foreign), None, "k")));
-        assert!(key(Renewal::broken(None, Some("k"), "k")));
-        assert!(!key(Renewal::broken(None, Some("x"), "k")));
+        let key = |before: Option<&Renewal>, stored: Option<&str>, key: &str| {
+            Renewal::broken(before, stored, key, &"v2:b".into()).is_some()
+        };
+        assert!(key(Some(&valid(1)), None, "k"));
+        assert!(!key(Some(&valid(1)), None, "other"));
+        assert!(key(Some(&broken()), None, "k"));
+        let Renewal::Valid { key_id, not_after, under, .. } = valid(1) else { panic!("valid") };
+        let foreign = Renewal::Valid { key_id, not_after, under, own_domain: false };
+        assert!(!key(Some(&foreign), None, "k"));
+        assert!(key(None, Some("k"), "k"));
+        assert!(!key(None, Some("x"), "k"));
     }
 }

@@ -176,6 +176,7 @@ mod tests {
             advertised_url: None,
             missing: Vec::new(),
             signature: Signature::Invalid { details: "d".into(), chain_of: None },
+            under: None,
             recheck_at: None,
         }
     }

@@ -71,12 +71,16 @@ impl Trust {
             return Check::Off;
         }
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        match &known.bundle {
-            Some(_) if known.domain.is_none() => Check::Unavailable(
+        match (&known.bundle, &known.fingerprint) {
+            (Some(_), Some(_)) if known.domain.is_none() => Check::Unavailable(
                 "the trust domain of the platform is not known: set --spire-trust-domain".into(),
             ),
-            Some(bundle) => Check::Bundle { bundle: bundle.clone(), policy: self.policy },
-            None => {
+            (Some(bundle), Some(fingerprint)) => Check::Bundle {
+                bundle: bundle.clone(),
+                fingerprint: fingerprint.clone(),
+                policy: self.policy,
+            },
+            _ => {
                 let why = known.problem.as_deref().unwrap_or("the trust bundle was not read yet");
                 Check::Unavailable(format!("trust bundle unavailable: {why}"))
             }

@@ -21,6 +21,7 @@ fn evidence(signature: Signature) -> Evidence {
         advertised_url: Some("http://mine".into()),
         missing: Vec::new(),
         signature,
+        under: None,
         recheck_at: None,
     }
 }
