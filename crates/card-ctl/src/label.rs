@@ -27,13 +27,16 @@ pub enum Says {
     No,
     /// Nothing new: as before.
     AsBefore,
+    /// It was not looked at yet.
+    NotYet,
 }
 
 /// What a card's stored verdict says about its workload.
 pub fn says(card: &Card) -> Says {
     let verdict = verdict_of(&card.stored.status.conditions, condition::VERIFIED);
-    let Some(verdict) = verdict.filter(|verdict| !verdict.is_audit()) else { return Says::AsBefore };
+    let Some(verdict) = verdict else { return Says::NotYet };
     match verdict.truth {
+        _ if verdict.is_audit() => Says::AsBefore,
         Truth::True => Says::Yes,
         Truth::Unknown if verdict.reason == card::reason::PENDING => Says::AsBefore,
         Truth::False | Truth::Unknown => Says::No,
@@ -47,6 +50,9 @@ pub struct Marks {
     pub states: BTreeMap<String, String>,
     /// All cards are verified.
     pub verified: bool,
+    /// One of them was not looked at yet, and no other stands against the label: it stays as it is, so that a new
+    /// card does not take it off for a moment.
+    pub undecided: bool,
 }
 
 /// Decides from all live cards of the workload. A workload that is no agent, or speaks no protocol, has no marks.
@@ -62,13 +68,18 @@ pub fn decide<'a>(workload: &Workload, cards: impl IntoIterator<Item = &'a Card>
         let value = match says(card) {
             Says::Yes => Some("true".to_owned()),
             Says::No => Some("false".to_owned()),
-            Says::AsBefore => workload.states.get(&name).cloned(),
+            Says::AsBefore | Says::NotYet => workload.states.get(&name).cloned(),
         };
         any = true;
-        all &= value.as_deref() == Some("true");
+        if says(card) == Says::NotYet && value.is_none() {
+            marks.undecided = true;
+        } else {
+            all &= value.as_deref() == Some("true");
+        }
         marks.states.extend(value.map(|value| (name, value)));
     }
-    marks.verified = any && all;
+    marks.undecided &= all;
+    marks.verified = any && all && !marks.undecided;
     marks
 }
 
@@ -103,6 +114,7 @@ impl Changes {
         let right =
             workload.template_labels.get(label::SIGNATURE_VERIFIED).is_some_and(|value| value == "true");
         let label = match (marks.verified, mode) {
+            _ if marks.undecided => None,
             (true, LabelMode::Template) if !right => Some(true),
             (false, _) if has => Some(false),
             _ => None,
@@ -213,6 +225,7 @@ mod tests {
     #[case(&[("a", TRUE), ("b", FALSE)], &[], false, &[("a", "true"), ("b", "false")])]
     #[case(&[("a", TRUE), ("b", PENDING)], &[], false, &[("a", "true")])]
     #[case(&[("a", TRUE), ("b", None)], &[], false, &[("a", "true")])]
+    #[case(&[("a", FALSE), ("b", None)], &[], false, &[("a", "false")])]
     #[case(&[("a", STALE)], &[("a", "true")], false, &[("a", "false")])]
     #[case::audit_keeps_true(&[("a", AUDIT)], &[("a", "true")], true, &[("a", "true")])]
     #[case::audit_keeps_nothing(&[("a", AUDIT)], &[], false, &[])]
@@ -228,6 +241,18 @@ mod tests {
         let marks = decide(&agent(states, false), &cards);
         let want: BTreeMap<String, String> = want.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         assert_eq!((marks.verified, marks.states), (verified, want));
+    }
+
+    /// A second card must not take the label off for the moment until it is looked at.
+    #[test]
+    fn a_new_card_leaves_the_label_as_it_is() {
+        for labelled in [true, false] {
+            let workload = agent(&[("a", "true")], labelled);
+            let marks = decide(&workload, &[card_with("a", TRUE), card_with("b", None)]);
+            assert!(marks.undecided && Changes::of(&workload, &marks, LabelMode::Template).is_empty());
+        }
+        let marks = decide(&agent(&[], true), &[card_with("a", FALSE), card_with("b", None)]);
+        assert!(!marks.undecided, "one says no");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub async fn label(
     let pods = ctx.index.pods.of(&workload.key);
     let differing: Vec<&Arc<Pod>> =
         pods.iter().filter(|pod| !pod.terminating && pod.labelled != marks.verified).collect();
-    if differing.is_empty() {
+    if differing.is_empty() || marks.undecided {
         return Ok(None);
     }
     if marks.verified {

@@ -200,7 +200,8 @@ impl Build<'_> {
         let status = &mut self.next.status;
         self.next.card.clone_from(&self.before.card);
         status.target_ref = old.target_ref.clone().or(status.target_ref.take());
-        status.card_id.clone_from(&old.card_id);
+        // The previous operator's is made otherwise: kept, it would look like another card's later (card §6.8).
+        status.card_id = old.card_id.clone().filter(|_| old.observed_generation.is_some());
         status.last_sync_time.clone_from(&old.last_sync_time);
         status.card_source.clone_from(&old.card_source);
         status.advertised_url.clone_from(&old.advertised_url);

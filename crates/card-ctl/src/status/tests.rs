@@ -219,6 +219,22 @@ fn what_the_evaluation_does_not_give_is_removed() {
     }
 }
 
+/// Card §6.8, §20: the id of the previous operator does not outlive its first pass, whatever that finds.
+#[test]
+fn a_legacy_card_id_is_dropped_although_nothing_is_found_out() {
+    let of = |generation: Option<i64>| Stored {
+        status: AgentCardStatus {
+            card_id: Some("old".into()),
+            observed_generation: generation,
+            ..AgentCardStatus::default()
+        },
+        card: None,
+    };
+    let id = |before: &Stored| next(before, &failed(S, lost(), 10)).status.card_id;
+    assert_eq!(id(&of(None)), None);
+    assert_eq!(id(&of(Some(1))).as_deref(), Some("old"));
+}
+
 fn bound(bound: bool) -> Binding {
     Binding { bound, message: "m".into(), id: Some("id".into()), foreign_domain: !bound, weak: false }
 }
