@@ -11,9 +11,9 @@ use std::{
 use api_types::owner::controller_of;
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, batch::v1::Job},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::{Api, Client};
+use kube::{Api, Client, api::GetParams};
 use lru::LruCache;
 
 use crate::{keyed_lock::KeyedLock, metrics::Metrics};
@@ -105,6 +105,8 @@ impl Owners {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
+    /// The API server's cache is asked first: owners do not change, and whoever made the Pod has seen the object. What
+    /// is not in there, or not this one, is read from the store.
     async fn read(
         &self,
         namespace: &str,
@@ -112,31 +114,13 @@ impl Owners {
         name: &str,
         uid: &str,
     ) -> Result<Controller, OwnerError> {
-        let client = self.client.clone();
-        let found = match kind {
-            OwnerKind::ReplicaSet => Api::<ReplicaSet>::namespaced(client, namespace)
-                .get_metadata_opt(name)
-                .await
-                .map(|o| o.map(|o| o.metadata)),
-            OwnerKind::Job => Api::<Job>::namespaced(client, namespace)
-                .get_metadata_opt(name)
-                .await
-                .map(|o| o.map(|o| o.metadata)),
+        let is_it = |meta: &ObjectMeta| uid.is_empty() || meta.uid.as_deref() == Some(uid);
+        let cached = self.get(namespace, kind, name, &GetParams::any()).await?.filter(is_it);
+        let meta = match cached {
+            Some(meta) => Some(meta),
+            None => self.get(namespace, kind, name, &GetParams::default()).await?.filter(is_it),
         };
-        let outcome = match &found {
-            Ok(Some(_)) => "ok",
-            Ok(None) => "not_found",
-            Err(_) => "error",
-        };
-        self.metrics.api("get", kind.resource(), outcome);
-        let meta = found.map_err(|source| OwnerError {
-            resource: kind.resource(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            source,
-        })?;
         let controller = meta
-            .filter(|meta| uid.is_empty() || meta.uid.as_deref() == Some(uid))
             .and_then(|meta| controller_of(meta.owner_references.as_deref().unwrap_or_default()).cloned())
             .map(Arc::new);
         if !uid.is_empty() {
@@ -144,5 +128,35 @@ impl Owners {
             remembered.put(uid.into(), controller.clone());
         }
         Ok(controller)
+    }
+
+    async fn get(
+        &self,
+        namespace: &str,
+        kind: OwnerKind,
+        name: &str,
+        how: &GetParams,
+    ) -> Result<Option<ObjectMeta>, OwnerError> {
+        let client = self.client.clone();
+        let answer = match kind {
+            OwnerKind::ReplicaSet => {
+                let api = Api::<ReplicaSet>::namespaced(client, namespace);
+                api.get_metadata_with(name, how).await.map(|o| o.metadata)
+            }
+            OwnerKind::Job => {
+                let api = Api::<Job>::namespaced(client, namespace);
+                api.get_metadata_with(name, how).await.map(|o| o.metadata)
+            }
+        };
+        let (outcome, found) = match answer {
+            Ok(meta) => ("ok", Ok(Some(meta))),
+            Err(kube::Error::Api(status)) if status.is_not_found() => ("not_found", Ok(None)),
+            Err(source) => {
+                let (resource, namespace, name) = (kind.resource(), namespace.to_owned(), name.to_owned());
+                ("error", Err(OwnerError { resource, namespace, name, source }))
+            }
+        };
+        self.metrics.api("get", kind.resource(), outcome);
+        found
     }
 }
