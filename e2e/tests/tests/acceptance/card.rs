@@ -4,5 +4,7 @@
 
 mod fetching;
 mod fixture;
+mod hostile;
 mod making;
+mod renewal;
 mod trust;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::fixture::{Stage, agent, card};
 
-const CARD: &str = "echo-deployment-card";
+pub(super) const CARD: &str = "echo-deployment-card";
 const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
-const LABEL: &str = "/spec/template/metadata/labels/agent.kagenti.dev~1signature-verified";
+pub(super) const LABEL: &str = "/spec/template/metadata/labels/agent.kagenti.dev~1signature-verified";
 
 static VECTORS: LazyLock<Value> = LazyLock::new(|| {
     let text = include_str!("../../../../../crates/agent-trust/tests/vectors/card-vectors.json");
@@ -26,7 +26,7 @@ fn document(id: &str) -> Value {
 }
 
 /// Card-ctl that checks signatures against a bundle in the namespace of the test.
-async fn checking(namespace: &str, flags: &[&str]) -> Result<Stage> {
+pub(super) async fn checking(namespace: &str, flags: &[&str]) -> Result<Stage> {
     let bundle = format!("--spire-trust-bundle-configmap-namespace={namespace}");
     let mut all = vec![
         "--require-a2a-signature",
@@ -42,13 +42,13 @@ async fn checking(namespace: &str, flags: &[&str]) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn set_bundle(stage: &Stage, name: &str) -> Result<()> {
+pub(super) async fn set_bundle(stage: &Stage, name: &str) -> Result<()> {
     let data = json!({"bundle.spiffe": VECTORS["trustBundles"][name]["text"]});
     stage.ns.apply(objects::config_map("spire-bundle", data)).await.map(drop)
 }
 
 /// Puts a vector's card where a signer would put it.
-async fn sign(stage: &Stage, id: &str) -> Result<()> {
+pub(super) async fn sign(stage: &Stage, id: &str) -> Result<()> {
     let map = objects::config_map("echo-card-signed", json!({"agent-card.json": document(id)}))
         .label("kagenti.io/card-signed", "true");
     stage.ns.apply(map).await.map(drop)
@@ -56,21 +56,26 @@ async fn sign(stage: &Stage, id: &str) -> Result<()> {
 
 /// An agent with a signed card that is synced every few seconds and strictly bound.
 async fn signed_agent(stage: &Stage, id: &str) -> Result<()> {
+    signed(stage, agent("echo"), id).await
+}
+
+/// The same with a workload called `echo`.
+pub(super) async fn signed(stage: &Stage, workload: objects::Object, id: &str) -> Result<()> {
     sign(stage, id).await?;
     stage.ns.create(objects::service("echo", "echo", json!([{"name": "a2a", "port": 8000}]))).await?;
-    stage.ns.create(agent("echo")).await?;
+    stage.ns.create(workload).await?;
     stage.ns.until(secs(10), kinds::AGENT_CARD, CARD, "the card", |_| true).await?;
     let spec = json!({"syncPeriod": "2s", "identityBinding": {"strict": true}});
     stage.ns.set_spec(kinds::AGENT_CARD, CARD, spec).await.map(drop)
 }
 
 /// Waits until annotation and label of the workload are so.
-async fn until_marked(stage: &Stage, state: &str, label: bool) -> Result<Value> {
-    let what = format!("annotation {state} and label {label}");
+pub(super) async fn until_marked(stage: &Stage, value: &str, label: bool) -> Result<Value> {
+    let what = format!("annotation {value} and label {label}");
     stage
         .ns
         .until(secs(70), kinds::DEPLOYMENT, "echo", &what, |object| {
-            object["metadata"]["annotations"][STATE].as_str().unwrap_or_default() == state
+            object["metadata"]["annotations"][STATE].as_str().unwrap_or_default() == value
                 && (object.pointer(LABEL) == Some(&json!("true"))) == label
         })
         .await
@@ -199,8 +204,8 @@ async fn card_22_fetch_failure_keeps_trust() -> Result<()> {
     let lost = stage.until(CARD, "Synced", "False", "FetchFailed").await?;
     assert_eq!(lost.condition("Verified").status, "True");
     assert_eq!(lost.text("/status/card/name"), "Echo Agent");
-    let stale = |card: &Value| card.condition("Verified").reason == "VerificationStale";
-    stage.ns.until(secs(40), kinds::AGENT_CARD, CARD, "a stale verdict", stale).await?;
+    let too_old = |card: &Value| card.condition("Verified").reason == "VerificationStale";
+    stage.ns.until(secs(40), kinds::AGENT_CARD, CARD, "a stale verdict", too_old).await?;
     until_marked(&stage, "false", false).await?;
     Ok(())
 }
@@ -243,5 +248,44 @@ async fn card_21_two_protocols() -> Result<()> {
     let card = stage.ns.get(kinds::AGENT_CARD, CARD).await?;
     assert_eq!(card.text("/status/protocol"), "a2a");
     assert_eq!(card.condition("Synced").reason, "SyncSucceeded");
+    Ok(())
+}
+
+/// Card scenario 13: the vector is signed by another service account.
+#[tokio::test]
+async fn card_13_scope() -> Result<()> {
+    let stage = checking("card-13", &[]).await?;
+    signed_agent(&stage, "es256-legacy").await?;
+    stage.until(CARD, "Bound", "True", "Bound").await?;
+    let bind = async |binding: Value| {
+        stage.ns.set_spec(kinds::AGENT_CARD, CARD, json!({"identityBinding": binding})).await
+    };
+    bind(json!({"strict": false, "scope": "ServiceAccount"})).await?;
+    stage.until(CARD, "Bound", "False", "NotBound").await?;
+    bind(json!({"allowedSpiffeIDs": [VECTORS.text("/spiffeId")]})).await?;
+    stage.until(CARD, "Bound", "True", "Bound").await?;
+    Ok(())
+}
+
+/// Card §19: a card-ctl that starts in a world that has not changed writes nothing.
+#[tokio::test]
+async fn card_restart_writes_nothing() -> Result<()> {
+    let stage = checking("card-restart", &[]).await?;
+    signed_agent(&stage, "es256-legacy").await?;
+    until_marked(&stage, "true", true).await?;
+    stage.until(CARD, "Synced", "True", "SyncSucceeded").await?;
+    tokio::time::sleep(secs(5)).await;
+    stage.process.kill9().await?;
+    let audit = stage.suite.cluster().audit()?;
+    let mark = audit.mark()?;
+    stage.process.restart().await?;
+    stage.process.wait_ready(secs(30)).await?;
+    tokio::time::sleep(secs(6)).await;
+    let writes = audit.since(mark, |request| {
+        request.namespace == "card-restart"
+            && request.short_user() == super::fixture::CARD_CTL
+            && request.is_write()
+    })?;
+    assert!(writes.is_empty(), "{writes:?}");
     Ok(())
 }
