@@ -18,6 +18,7 @@ use crate::{
     events::{self, Told},
     evidence::{Evidence, Signature},
     index::{Card, ObjectKey, Service},
+    pace::Pace,
     readiness::Readiness,
     reading::{self, Place, Reading},
     reconcile::Next,
@@ -233,8 +234,17 @@ async fn conclude(ctx: &Context, card: &Arc<Card>, found: &Found) -> Result<Next
         weak: binding.as_ref().is_some_and(|binding| binding.weak),
     };
     if let Some(patch) = status::patch(&card.stored, &next) {
+        let now = tokio::time::Instant::now();
+        let pace = ctx.paces.get(&card.key);
+        if !turned(&card.stored, &next, condition::VERIFIED)
+            && let Some(wait) = pace.and_then(|pace| pace.wait(now))
+        {
+            return Ok(Some(wait));
+        }
         match write::status(ctx, card, patch).await? {
-            Written::Done(_) => {}
+            Written::Done(_) => {
+                ctx.paces.insert(card.key.clone(), Pace::after(pace, now));
+            }
             Written::Stale(_) => return Ok(Some(Duration::ZERO)),
             Written::Gone => return Ok(None),
         }
@@ -294,35 +304,42 @@ fn remember(ctx: &Context, card: &Card, found: &Found, next: &status::Stored) {
 /// Each card of several for one workload names the others, once per change (card §17.2).
 fn tell_duplicates(ctx: &Context, card: &Card) {
     let Some(target) = &card.target else { return };
-    let others: Vec<String> = ctx
+    let others: Vec<Arc<Card>> = ctx
         .index
         .cards
         .targeting(target)
-        .iter()
+        .into_iter()
         .filter(|other| other.key != card.key && !other.terminating)
-        .map(|other| other.key.name.clone())
         .collect();
     if others.is_empty() {
         ctx.no_news(&card.key, events::DUPLICATE_TARGET);
         return;
     }
-    let list = others.join(", ");
-    // A card that was looked at before this process started has been told.
-    let seen = card.stored.status.observed_generation.is_some();
+    let list = others.iter().map(|other| other.key.name.as_str()).collect::<Vec<_>>().join(", ");
+    // A card that was looked at before this process started has been told of the others that were there then.
+    let started = ctx.started_at();
+    let old =
+        |other: &Arc<Card>| other.created.is_none_or(|created| created.as_second() < started.as_second());
+    let told = card.stored.status.observed_generation.is_some() && others.iter().all(old);
     let first = ctx.said.get(&(card.key.clone(), events::DUPLICATE_TARGET)).is_none();
-    if ctx.news(&card.key, events::DUPLICATE_TARGET, &list) && !(seen && first && ctx.is_settling()) {
+    if ctx.news(&card.key, events::DUPLICATE_TARGET, &list) && !(told && first && ctx.is_settling()) {
         let note = format!("{target} is also the target of {list}: delete all but one");
         ctx.events.publish(&card.reference(), NewEvent::warning(events::DUPLICATE_TARGET, "Reconcile", note));
     }
 }
 
+/// Status or reason of a condition differ.
+fn turned(before: &status::Stored, next: &status::Stored, kind: &str) -> bool {
+    let of = |stored: &status::Stored| {
+        verdict_of(&stored.status.conditions, kind).map(|verdict| (verdict.truth, verdict.reason))
+    };
+    of(before) != of(next)
+}
+
 fn log(card: &Card, next: &status::Stored) {
     let synced = |stored: &status::Stored| verdict_of(&stored.status.conditions, condition::SYNCED);
     let verified = |stored: &status::Stored| verdict_of(&stored.status.conditions, condition::VERIFIED);
-    let turned = |a: Option<crate::verdict::Verdict>, b: Option<crate::verdict::Verdict>| {
-        a.map(|v| (v.truth, v.reason)) != b.map(|v| (v.truth, v.reason))
-    };
-    if !turned(synced(&card.stored), synced(next)) && !turned(verified(&card.stored), verified(next)) {
+    if [condition::SYNCED, condition::VERIFIED].iter().all(|kind| !turned(&card.stored, next, kind)) {
         return;
     }
     let text = |verdict: Option<crate::verdict::Verdict>| verdict.map_or_else(|| "-".into(), |v| v.reason);

@@ -27,6 +27,7 @@ use crate::{
     memory::Memory,
     metrics::OwnMetrics,
     observation::Observations,
+    pace::Pace,
     renewal::Renewal,
     settings::Settings,
     source::Verified,
@@ -101,6 +102,8 @@ pub struct Context {
     pub renewals: Memory<ObjectKey, Renewal>,
     /// When a card last had a positive verdict.
     pub verified_at: Memory<ObjectKey, Timestamp>,
+    /// How fast the status of a card is written.
+    pub paces: Memory<ObjectKey, Pace>,
     /// When a template was last patched.
     pub template_patched: Memory<TargetKey, tokio::time::Instant>,
     /// How often the garbage collector was waited for.
@@ -121,6 +124,7 @@ pub struct Context {
     fetches: mpsc::UnboundedSender<TargetKey>,
     sandbox: RwLock<Option<&'static str>>,
     started: tokio::time::Instant,
+    started_at: Timestamp,
     clock: fn() -> Timestamp,
 }
 
@@ -176,6 +180,7 @@ impl Context {
             trust: Trust::new(domain, settings.policy(), settings.require_a2a_signature),
             renewals: Memory::default(),
             verified_at: Memory::default(),
+            paces: Memory::default(),
             template_patched: Memory::default(),
             waited: Memory::default(),
             said: Memory::default(),
@@ -183,6 +188,7 @@ impl Context {
             kinds: Memory::default(),
             undecodable: Memory::default(),
             started: tokio::time::Instant::now(),
+            started_at: clock(),
             last_error: Memory::default(),
             want_slices: Notify::new(),
             slices_wanted: AtomicBool::new(false),
@@ -238,6 +244,11 @@ impl Context {
     /// The process has just started, and looks at everything for the first time.
     pub fn is_settling(&self) -> bool {
         self.started.elapsed() < SETTLING
+    }
+
+    /// When the process started, by the wall clock.
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
     }
 
     /// An agent, of whatever kind.
@@ -348,6 +359,7 @@ impl Context {
         self.backoff.reset(&Key::Card(key.clone()));
         self.renewals.remove(key);
         self.verified_at.remove(key);
+        self.paces.remove(key);
         self.undecodable.remove(key);
         for reason in crate::events::ONCE {
             self.no_news(key, reason);

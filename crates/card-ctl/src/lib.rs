@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod news;
 pub mod observation;
 pub mod offline;
+pub mod pace;
 pub mod pods;
 pub mod process;
 pub mod readiness;
