@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use local_cluster::Cluster;
@@ -32,13 +32,24 @@ impl Answer {
     }
 }
 
+/// A request that came in.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When its head was complete.
+    pub at: Instant,
+    /// The `Host` header.
+    pub host: String,
+    /// The path.
+    pub path: String,
+}
+
 type Answers = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
 
 /// A running server; it ends when the value is dropped.
 pub struct AgentServer {
     address: SocketAddr,
     answers: Arc<Mutex<Answers>>,
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -92,6 +103,11 @@ impl AgentServer {
 
     /// The paths that were asked for, in order.
     pub fn requests(&self) -> Vec<String> {
+        self.seen().into_iter().map(|request| request.path).collect()
+    }
+
+    /// All requests, in order.
+    pub fn seen(&self) -> Vec<Seen> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -102,7 +118,7 @@ impl Drop for AgentServer {
     }
 }
 
-fn serve(mut stream: TcpStream, answers: &Mutex<Answers>, requests: &Mutex<Vec<String>>) -> Result<()> {
+fn serve(mut stream: TcpStream, answers: &Mutex<Answers>, requests: &Mutex<Vec<Seen>>) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut head = Vec::new();
@@ -115,7 +131,11 @@ fn serve(mut stream: TcpStream, answers: &Mutex<Answers>, requests: &Mutex<Vec<S
     }
     let text = String::from_utf8_lossy(&head);
     let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-    requests.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+    let is_host = |line: &&str| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("host:"));
+    let host =
+        text.lines().find(is_host).and_then(|line| line.get(5..)).unwrap_or_default().trim().to_owned();
+    let seen = Seen { at: Instant::now(), host, path: path.clone() };
+    requests.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     let answers = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Answer { status, headers, body } = answers(&path);
     let head = format!(

@@ -25,7 +25,7 @@ pub mod split_scale;
 pub mod suite;
 pub mod wait;
 
-pub use agent_server::{AgentServer, Answer};
+pub use agent_server::{AgentServer, Answer, Seen};
 pub use group::Group;
 pub use json::Json;
 pub use space::Ns;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use e2e::group::Shared;
-use e2e::{AgentServer, Group, Ns, Options, kinds, objects, secs};
+use e2e::{AgentServer, Group, Ns, Options, Suite, kinds, objects, secs};
 use local_cluster::{Component, ComponentOptions};
 use serde_json::{Value, json};
 
@@ -17,6 +17,11 @@ pub(super) struct Stage {
     pub(super) suite: Shared,
     pub(super) ns: Ns,
     pub(super) process: Component,
+}
+
+/// The cluster, for a test that prepares its namespace before card-ctl starts.
+pub(super) async fn cluster() -> Result<Shared> {
+    CLUSTER.share().await
 }
 
 impl Stage {
@@ -55,7 +60,7 @@ impl Stage {
 }
 
 /// Starts another card-ctl for a namespace.
-pub(super) async fn start(suite: &Shared, namespace: &str, flags: &[&str]) -> Result<Component> {
+pub(super) async fn start(suite: &Suite, namespace: &str, flags: &[&str]) -> Result<Component> {
     let options = ComponentOptions::new(CARD_CTL)
         .instance(&format!("{CARD_CTL}-{namespace}"))
         .namespaced([namespace])
