@@ -19,15 +19,16 @@ static BARE: Group = Group::new(|| {
     Options { cluster, ..Options::default().without_webhook().without_runtime_ctl() }
 });
 
-static VECTORS: LazyLock<Value> = LazyLock::new(|| {
+/// The vectors of the signature crate; nothing when they cannot be read, which no test survives.
+pub(super) static VECTORS: LazyLock<Value> = LazyLock::new(|| {
     let text = include_str!("../../../../../crates/agent-trust/tests/vectors/card-vectors.json");
-    serde_json::from_str(text).expect("the vectors are JSON")
+    serde_json::from_str(text).unwrap_or_default()
 });
 
 /// The document of a verification vector. Its signer is ServiceAccount `echo-sa` in namespace `demo`.
 pub(super) fn document(id: &str) -> Value {
-    let vector = VECTORS.items("/verification").iter().find(|vector| vector["id"] == id).expect("a vector");
-    serde_json::from_str(vector.text("/card")).expect("a card")
+    let vector = VECTORS.items("/verification").iter().find(|vector| vector["id"] == id);
+    vector.and_then(|vector| serde_json::from_str(vector.text("/card")).ok()).unwrap_or_default()
 }
 
 /// The text of a bundle of the vectors.

@@ -259,7 +259,7 @@ async fn of_the_future(minutes: i64) -> Result<(Value, String)> {
 /// The clock of the signer is ten minutes ahead.
 #[tokio::test]
 async fn fault_card_clock_skew() -> Result<()> {
-    let (signed, root) = of_the_future(10).await?;
+    let (signed, root) = Box::pin(of_the_future(10)).await?;
     let stage = Verified::new("fault-card-skew", &[]).await?;
     set_bundle(&stage.ns, &root).await?;
     let timeline = Timeline::start(&stage.ns).await?;

@@ -80,7 +80,7 @@ async fn card_23_steady_state_short() -> Result<()> {
         by_host.entry(request.host).or_default().push(request.at);
     }
     assert_eq!(by_host.len(), NAMESPACES * HEALTHY, "each is asked by its own name");
-    let (shortest, longest) = (PERIOD.mul_f64(0.9) - SLACK, PERIOD.mul_f64(1.1) + SLACK);
+    let (shortest, longest) = (PERIOD.mul_f64(0.9).saturating_sub(SLACK), PERIOD.mul_f64(1.1) + SLACK);
     for (host, times) in &by_host {
         let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let regular = gaps.iter().all(|gap| (shortest..=longest).contains(gap));

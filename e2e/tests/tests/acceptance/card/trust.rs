@@ -2,27 +2,21 @@
 //!
 //! Documents and bundles are vectors of the signature crate.
 
-use std::sync::LazyLock;
-
 use anyhow::{Context as _, Result};
 use e2e::{Json as _, kinds, objects, poll, secs};
 use serde_json::{Value, json};
 
+use super::bare::VECTORS;
 use super::fixture::{Stage, agent, card};
 
 pub(super) const CARD: &str = "echo-deployment-card";
 const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
 pub(super) const LABEL: &str = "/spec/template/metadata/labels/agent.kagenti.dev~1signature-verified";
 
-static VECTORS: LazyLock<Value> = LazyLock::new(|| {
-    let text = include_str!("../../../../../crates/agent-trust/tests/vectors/card-vectors.json");
-    serde_json::from_str(text).expect("the vectors are JSON")
-});
-
 /// The document of a verification vector.
 fn document(id: &str) -> Value {
-    let all = VECTORS["verification"].as_array().expect("a list");
-    all.iter().find(|vector| vector["id"] == id).expect("a vector")["card"].clone()
+    let vector = VECTORS.items("/verification").iter().find(|vector| vector["id"] == id);
+    vector.map(|vector| vector["card"].clone()).unwrap_or_default()
 }
 
 /// Card-ctl that checks signatures against a bundle in the namespace of the test.
