@@ -1,6 +1,11 @@
 //! `card-ctl verify` and `card-ctl canonicalize` as a user runs them: output and exit codes.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test says what it expects, and panics otherwise")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what it expects, and panics otherwise"
+)]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -40,7 +40,6 @@ fn hold_steps(configured_pods: i32) -> Duration {
     Duration::from_secs(if configured_pods > 3 { 30 } else { 300 })
 }
 
-
 /// When to look again.
 pub type Next = Option<Duration>;
 

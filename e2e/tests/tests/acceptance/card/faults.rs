@@ -50,7 +50,7 @@ async fn fault_card_replayed_from_another_agent() -> Result<()> {
     ensure!(message.contains("echo-sa") && message.contains("thief-sa"), "{message}");
     assert_eq!(refused.condition("Ready").status, "False");
     assert_eq!(refused["status"]["signatureIdentityMatch"], false);
-    // The thief takes the other's ServiceAccount out of its mouth as well: through the ConfigMap.
+    // The same from a ConfigMap.
     let data = json!({"agent-card.json": document("es256-legacy").to_string()});
     let map = objects::config_map("thief-card-signed", data).label("kagenti.io/card-signed", "true");
     ns.create(map).await?;
@@ -183,7 +183,6 @@ async fn fault_card_trust_bundle_comes_and_goes() -> Result<()> {
     // The same for a process that never saw a bundle; what is new is not known yet.
     stage.process.kill9().await?;
     stage.process.restart().await?;
-    stage.process.wait_ready(secs(30)).await.ok();
     let _late = stage.agent("late", document("es256-legacy")).await?;
     let _late_forged = stage.agent("late-forged", document("unknown-ca-same-subject")).await?;
     let late = stage.until("late", "Verified", "Unknown/Pending").await?;
