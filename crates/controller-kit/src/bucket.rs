@@ -9,7 +9,7 @@ use tokio::time::Instant;
 ///
 /// A taker reserves its token at once, even one that does not exist yet, and sleeps until it does;
 /// so takers are served in the order they came and no queue is needed.
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     interval: Duration,
     burst: u32,
     /// When the bucket would have been full, had it no limit: the usual "virtual schedule".
@@ -17,7 +17,8 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    pub(crate) fn new(rate: f64, burst: u32) -> Self {
+    /// A full bucket; `rate` must be above zero.
+    pub fn new(rate: f64, burst: u32) -> Self {
         Self {
             interval: Duration::from_secs_f64(1.0 / rate),
             burst: burst.max(1),
@@ -27,7 +28,7 @@ impl TokenBucket {
 
     /// Takes a token; waits for it if need be. A taker that is dropped while it waits has still used
     /// its token.
-    pub(crate) async fn take(&self) {
+    pub async fn take(&self) {
         let now = Instant::now();
         let at = self.reserve(now);
         if at > now {

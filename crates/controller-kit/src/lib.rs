@@ -12,7 +12,7 @@
 pub mod apply;
 pub mod authz;
 pub mod backoff;
-mod bucket;
+pub mod bucket;
 pub mod cli;
 pub mod client;
 pub mod events;
@@ -32,6 +32,7 @@ pub mod selftest;
 pub mod serve;
 pub mod sources;
 pub mod supervise;
+pub mod surroundings;
 pub mod telemetry;
 pub mod tls;
 pub mod trust_domain;
