@@ -118,6 +118,12 @@ struct NamespaceMeta {
 }
 
 impl Namespace {
+    fn is_enabled(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| {
+            !meta.terminating && meta.labels.get(label::NAMESPACE_ENABLED).is_some_and(|value| value == "true")
+        })
+    }
+
     fn is_empty(&self) -> bool {
         self.meta.is_none() && self.authbridge.is_none() && self.runtime.is_none()
     }
@@ -198,6 +204,40 @@ impl Surroundings {
             pod,
             runtime,
         }))
+    }
+
+    /// The feature gates.
+    ///
+    /// # Errors
+    /// [`NotReady`] before they were read once.
+    pub fn gates(&self) -> Result<FeatureGates, NotReady> {
+        self.ready(Input::Gates, &self.operator_namespace)?;
+        Ok(self.read().gates)
+    }
+
+    /// Data of ConfigMap `authbridge-config` of a namespace; `None` = there is none.
+    ///
+    /// # Errors
+    /// [`NotReady`] before the first list.
+    pub fn authbridge(&self, namespace: &str) -> Result<Option<Arc<Data>>, NotReady> {
+        self.ready(Input::Authbridge, namespace)?;
+        Ok(self.read().namespaces.get(namespace).and_then(|known| known.authbridge.clone()))
+    }
+
+    /// The namespaces with label `kagenti-enabled: "true"` that are not being deleted.
+    pub fn enabled_namespaces(&self) -> Vec<String> {
+        let inner = self.read();
+        let enabled = inner.namespaces.iter().filter(|(_, known)| known.is_enabled());
+        enabled.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether a namespace is one of [`Self::enabled_namespaces`].
+    ///
+    /// # Errors
+    /// [`NotReady`] before the first list.
+    pub fn is_enabled(&self, namespace: &str) -> Result<bool, NotReady> {
+        self.ready(Input::Namespaces, namespace)?;
+        Ok(self.read().namespaces.get(namespace).is_some_and(Namespace::is_enabled))
     }
 
     fn ready(&self, input: Input, namespace: &str) -> Result<(), NotReady> {
