@@ -18,6 +18,7 @@
 //! | break a component | [`Component::kill9`], [`Component::signal`], [`ComponentOptions::edit_rights`] |
 //! | let something answer at a Pod's address (as root) | [`Cluster::listen`], or [`Cluster::start_process`] with the cluster's `netns` |
 //! | put replicas of a webhook behind one address | [`Relay`] |
+//! | have a real Keycloak or MLflow beside it | [`services`] |
 //! | wait | [`wait_for`], [`Component::wait_ready`], never a sleep |
 //!
 //! ```no_run
@@ -56,8 +57,10 @@ mod network;
 mod options;
 pub mod ports;
 pub mod programs;
+pub mod python;
 mod registration;
 mod relay;
+pub mod services;
 pub mod supervisor;
 pub mod terminal;
 pub mod up;

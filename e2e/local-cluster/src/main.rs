@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use local_cluster::programs::{Program, Programs, preflight};
+use local_cluster::services;
 use local_cluster::supervisor::shim;
 use local_cluster::terminal::{Terminal, Tone};
 use local_cluster::up::{self, UpArgs};
@@ -24,7 +25,11 @@ enum Command {
     /// Build the cluster programs that are missing, once per machine.
     Build,
     /// Say what this machine lacks for a first run.
-    Doctor,
+    Doctor {
+        /// Also look for what the real Keycloak and MLflow need (`cargo demo --full`, `just e2e-services`).
+        #[arg(long)]
+        full: bool,
+    },
     #[command(hide = true)]
     ExecShim(shim::ShimArgs),
 }
@@ -33,7 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args),
         Command::Build => build(),
-        Command::Doctor => return doctor(),
+        Command::Doctor { full } => doctor(full),
         Command::ExecShim(args) => shim::run(args).map(|never| match never {}),
     };
     match result {
@@ -58,9 +63,13 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-fn doctor() -> ExitCode {
+fn doctor(full: bool) -> Result<()> {
     let terminal = Terminal::stderr();
-    let checks = preflight::run();
+    let mut checks = preflight::run();
+    if full {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        checks.extend(runtime.context("starting the async runtime")?.block_on(services::preflight::run()));
+    }
     for check in &checks {
         let (mark, tone, text) = match &check.outcome {
             Ok(found) => ("✓", Tone::Good, found),
@@ -69,5 +78,7 @@ fn doctor() -> ExitCode {
         let name = console::pad_str(&check.name, 18, console::Alignment::Left, None);
         terminal.line(&format!("{} {name} {text}", terminal.paint(mark, tone)));
     }
-    if checks.iter().all(|check| check.outcome.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let missing = checks.iter().filter(|check| check.outcome.is_err()).count();
+    ensure!(missing == 0, "{missing} of {} things are missing", checks.len());
+    Ok(())
 }
