@@ -39,6 +39,7 @@ pub mod gates;
 pub mod go_duration;
 pub mod identity_hash;
 pub mod injection;
+pub mod mlflow;
 pub mod names;
 pub mod namespace_config;
 mod open_enum;
@@ -46,6 +47,7 @@ pub mod owner;
 pub mod phase;
 pub mod platform;
 mod schema;
+pub mod registration;
 pub mod service_port;
 pub mod spiffe_id;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]

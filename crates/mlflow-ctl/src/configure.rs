@@ -1,0 +1,479 @@
+//! One agent: experiment, then permission, then the workload (MLflow §7.3).
+
+use std::{sync::Arc, time::Duration};
+
+use api_types::{injection::PodFacts, mlflow::Field};
+use controller_kit::{
+    apply::{code_of, message_of},
+    backoff::jitter,
+    limiter::Turn,
+};
+use tokio::time::Instant;
+
+use crate::{
+    announce,
+    conditions::{Report, reason},
+    context::Context,
+    env::{self, Mode, Plan, Rules, Values},
+    error::Error,
+    granting::{self, Granted},
+    leaving, naming,
+    patch::TemplatePatch,
+    reconcile::Next,
+    rollout::{self, Cause},
+    server::{NoServer, Server},
+    sources::{Source, State},
+    track::{Identity, Known},
+    tracking::{Code, Failure, Found, Pace, Problem, Usage},
+    workload::Workload,
+    write::{self, Patched},
+};
+
+/// How often a patch is tried at once after a conflict, and when again (MLflow §7.3).
+const ATTEMPTS: usize = 5;
+const AFTER_CONFLICTS: Duration = Duration::from_secs(1);
+/// When to look again at what somebody has to put right in Kubernetes.
+const BLOCKED: Duration = Duration::from_secs(300);
+/// A shorter wait for the limiter is not worth a condition.
+const WORTH_SAYING: Duration = Duration::from_secs(5);
+
+/// How a pass over an agent ended.
+struct Done {
+    report: Option<Report>,
+    next: Next,
+}
+
+impl Done {
+    fn with(report: Report, next: Next) -> Self {
+        Self { report: Some(report), next }
+    }
+
+    /// Look again, without anything to say.
+    fn again(after: Duration) -> Self {
+        Self { report: None, next: Some(after) }
+    }
+}
+
+/// Configures an agent.
+///
+/// # Errors
+/// What a retry may fix.
+pub async fn configure(ctx: &Context, workload: Arc<Workload>, mode: Mode) -> Result<Next, Error> {
+    ctx.tracks.with(&workload, |track| track.leaving_since = None);
+    let done = attempt(ctx, &workload, mode).await?;
+    if let Some(report) = &done.report {
+        ctx.tracks.with(&workload, |track| track.state = Some(report.state()));
+        write::condition(ctx, &workload.key, Some(report)).await?;
+    }
+    Ok(done.next)
+}
+
+async fn attempt(ctx: &Context, workload: &Arc<Workload>, mode: Mode) -> Result<Done, Error> {
+    let recorded = workload.recorded();
+    if ctx.settings.mlflow_tracking_uri.is_none() {
+        match ctx.sources.state(Source::Servers, &workload.key.namespace) {
+            State::Synced => {}
+            State::Pending => return Err(Error::NotSynced("mlflows")),
+            State::Troubled(why) => {
+                return Ok(Done::with(unavailable(&format!("MLflow objects cannot be read: {why}")), Some(BLOCKED)));
+            }
+        }
+    }
+    let server = match ctx.index.servers.choose(recorded.get(Field::TrackingUri)) {
+        Ok(server) => server,
+        Err(why) => return Ok(Done::with(no_server(why), None)),
+    };
+    let held = ctx.tracks.with(workload, |track| track.held(workload, &server.url, Instant::now()));
+    if let Some((problem, rest)) = held {
+        return Ok(Done { report: problem_report(&problem, &recorded), next: Some(rest) });
+    }
+    // Twice at most: a server that turns out to have no workspaces is used without.
+    for _ in 0..2 {
+        match on_server(ctx, workload, mode, &server, &recorded).await? {
+            Ok(done) => return Ok(done),
+            Err(Failure::NoWorkspaces) => {}
+            Err(Failure::Problem(problem)) => return Ok(failed(ctx, workload, &server, &recorded, &problem)),
+        }
+    }
+    let text = format!("MLflow server {} has workspaces switched on and off in turn", server.url);
+    Ok(failed(ctx, workload, &server, &recorded, &Problem::new(Code::ServerUnavailable, text)))
+}
+
+fn unavailable(text: &str) -> Report {
+    Report::new(reason::UNAVAILABLE, text)
+}
+
+fn no_server(why: NoServer) -> Report {
+    unavailable(match why {
+        NoServer::Nothing => {
+            "No MLflow object is Available with a usable address: install MLflow, or set --mlflow-tracking-uri"
+        }
+        NoServer::OwnUnavailable => "The MLflow object of this workload is not Available; nothing is changed",
+    })
+}
+
+/// Notes what went wrong with the server, and says it.
+fn failed(
+    ctx: &Context,
+    workload: &Arc<Workload>,
+    server: &Server,
+    recorded: &Values,
+    problem: &Problem,
+) -> Done {
+    let now = Instant::now();
+    let next = ctx.tracks.with(workload, |track| track.failed(workload, &server.url, problem, now));
+    let report = problem_report(problem, recorded);
+    // An agent that has its experiment works on, whatever the server does meanwhile.
+    if report.is_some() {
+        announce::experiment_failed(ctx, workload, problem);
+    }
+    Done { report, next: Some(next) }
+}
+
+/// What a problem means for the condition; `None` = what was said before stays true.
+fn problem_report(problem: &Problem, recorded: &Values) -> Option<Report> {
+    match (problem.code, problem.code.pace()) {
+        (_, Pace::Transient) if recorded.get(Field::ExperimentId).is_some() => None,
+        (_, Pace::Transient) => Some(Report::new(reason::PENDING, format!("{problem}; it is tried again"))),
+        (Code::ExperimentNameTaken, _) => Some(Report::new(reason::EXPERIMENT_NAME_TAKEN, problem.to_string())),
+        _ => Some(Report::new(reason::EXPERIMENT_FAILED, problem.to_string())),
+    }
+}
+
+async fn on_server(
+    ctx: &Context,
+    workload: &Arc<Workload>,
+    mode: Mode,
+    server: &Server,
+    recorded: &Values,
+) -> Result<Result<Done, Failure>, Error> {
+    let usage = match ctx.tracking.usage(server).await {
+        Ok(usage) => usage,
+        Err(problem) => return Ok(Err(problem.into())),
+    };
+    let template = &ctx.settings.mlflow_experiment_name_template;
+    let name = match naming::experiment(workload, template, usage.workspaces) {
+        Ok(name) => name,
+        Err(error) => return Ok(Err(Problem::new(Code::InvalidRequest, error.to_string()).into())),
+    };
+    let rules = rules(ctx, workload, mode);
+    let mut desired = Values::default().with(Field::TrackingUri, &server.text).with(Field::ExperimentName, &name);
+    desired.set(Field::TrackingAuth, usage.auth.clone());
+    let before = env::plan(&workload.containers, recorded, &desired, rules);
+    if before.configured == 0 {
+        return user_managed(ctx, workload, &before).await.map(Ok);
+    }
+    let identity = Identity { server: server.url.clone(), workspaces: usage.workspaces, name };
+    let experiment = match experiment(ctx, workload, server, &usage, identity, (recorded, &desired, rules)).await {
+        Ok(experiment) => experiment,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    desired.set(Field::ExperimentId, Some(experiment.id.clone()));
+    apply(ctx, workload, mode, &usage, &desired, &experiment).await.map(Ok)
+}
+
+fn rules<'w>(ctx: &Context, workload: &'w Workload, mode: Mode) -> Rules<'w> {
+    Rules { policy: ctx.settings.mlflow_env_policy, mode, only: workload.only.as_deref() }
+}
+
+/// The experiment of this pass.
+struct Experiment {
+    id: String,
+    /// It was lost and made anew.
+    lost: bool,
+    /// What went wrong when it was looked for; it is used nevertheless.
+    problem: Option<Problem>,
+    /// When to look for it again.
+    next: Next,
+}
+
+/// The experiment that is known, or one from the server.
+async fn experiment(
+    ctx: &Context,
+    workload: &Arc<Workload>,
+    server: &Server,
+    usage: &Usage,
+    identity: Identity,
+    (recorded, desired, rules): (&Values, &Values, Rules<'_>),
+) -> Result<Experiment, Failure> {
+    let period = ctx.settings.mlflow_resync_period;
+    let key = &workload.key;
+    let known = ctx.tracks.with(workload, |track| track.known.clone());
+    let known = known.filter(|known| known.identity == identity).or_else(|| {
+        let id = trusted(ctx, workload, &identity, recorded, desired, rules)?;
+        // After a restart the looks are spread over the whole period.
+        let verify_at = (!period.is_zero()).then(|| Instant::now() + period.mul_f64(fastrand::f64()));
+        Some(Known { identity: identity.clone(), id, verify_at })
+    });
+    let (mut lost, mut problem) = (false, None);
+    let mut known = known;
+    if let Some(held) = &known
+        && held.verify_at.is_some_and(|at| at <= Instant::now())
+    {
+        match ctx.tracking.verify(server, usage, key, &identity.name, &held.id).await {
+            Ok(found @ (Found::There | Found::Restored)) => {
+                if found == Found::Restored {
+                    tracing::info!(workload = %key, experiment = %held.id, "a deleted experiment is restored");
+                }
+                ctx.tracks.with(workload, |track| track.succeeded());
+                known = Some(Known { verify_at: next_look(period), ..held.clone() });
+            }
+            Ok(Found::Lost) => {
+                tracing::warn!(workload = %key, experiment = %held.id, "the MLflow server lost the experiment");
+                (lost, known) = (true, None);
+            }
+            Err(Failure::NoWorkspaces) => return Err(Failure::NoWorkspaces),
+            // The workload has its experiment; its own parts are kept in order meanwhile.
+            Err(Failure::Problem(found)) => problem = Some(found),
+        }
+    }
+    let known = match known {
+        Some(known) => known,
+        None => {
+            let id = ctx.tracking.provision(server, usage, key, &identity.name).await?;
+            ctx.tracks.with(workload, |track| track.succeeded());
+            Known { identity, id, verify_at: next_look(period) }
+        }
+    };
+    let mut next = known.verify_at.map(|at| at.saturating_duration_since(Instant::now()));
+    let id = known.id.clone();
+    ctx.tracks.with(workload, |track| {
+        track.known = Some(known);
+        if let Some(problem) = &problem {
+            next = Some(track.failed(workload, &server.url, problem, Instant::now()));
+            // A hold would keep the next pass from repairing what is ours.
+            track.hold = None;
+            if let (Some(known), Some(delay)) = (&mut track.known, next) {
+                known.verify_at = Some(Instant::now() + delay);
+            }
+        }
+    });
+    Ok(Experiment { id, lost, problem, next })
+}
+
+fn next_look(period: Duration) -> Option<Instant> {
+    (!period.is_zero()).then(|| Instant::now() + jitter(period, 0.2))
+}
+
+/// The recorded id, when it may be believed without asking: everything on the workload agrees with it, and the
+/// workload is older than this process. Annotations of a new workload may be anybody's idea.
+fn trusted(
+    ctx: &Context,
+    workload: &Workload,
+    identity: &Identity,
+    recorded: &Values,
+    desired: &Values,
+    rules: Rules<'_>,
+) -> Option<String> {
+    let id = recorded.get(Field::ExperimentId).filter(|id| !id.is_empty())?;
+    let same = recorded.get(Field::ExperimentName) == Some(&*identity.name)
+        && recorded.get(Field::TrackingUri) == desired.get(Field::TrackingUri)
+        && recorded.get(Field::TrackingAuth) == desired.get(Field::TrackingAuth);
+    let older = workload.created.is_some_and(|created| created < ctx.started);
+    let wanted = desired.clone().with(Field::ExperimentId, id);
+    let in_place = || env::plan(&workload.containers, recorded, &wanted, rules).changes.is_empty();
+    (same && older && in_place()).then(|| id.to_owned())
+}
+
+/// Every container has a user's own settings: nothing of ours belongs there, and no experiment is made.
+async fn user_managed(ctx: &Context, workload: &Arc<Workload>, plan: &Plan) -> Result<Done, Error> {
+    let removed = granting::withdraw(ctx, workload).await?;
+    let mut next = None;
+    if workload.is_marked() {
+        let uid = workload.uid.clone();
+        next = leaving::strip(ctx, workload.clone(), |live| live.uid == uid).await?;
+    }
+    announce::oddities(ctx, workload, plan, None, removed);
+    let text = "Every container has MLflow settings of its user's own; nothing is added";
+    Ok(Done::with(Report::new(reason::USER_MANAGED, text), next))
+}
+
+/// Permission, then the workload.
+async fn apply(
+    ctx: &Context,
+    workload: &Arc<Workload>,
+    mode: Mode,
+    usage: &Usage,
+    desired: &Values,
+    experiment: &Experiment,
+) -> Result<Done, Error> {
+    let mut workload = workload.clone();
+    let name = desired.get(Field::ExperimentName).unwrap_or_default();
+    let mut wrote = false;
+    let mut account = None;
+    if usage.auth.is_some() {
+        if granting::is_missing(ctx, &workload.key) {
+            // A live read: the workload may be gone, or another one of the same name, since its experiment was asked
+            // for. Only before something is created.
+            match write::read_workload(ctx, &workload.key).await? {
+                Some(live) if live.uid == workload.uid && live.same_for_us(&workload) => workload = live,
+                _ => return Ok(Done::again(Duration::ZERO)),
+            }
+        }
+        let subject = service_account(ctx, &workload)?;
+        match granting::ensure(ctx, &workload, name, &subject).await? {
+            Granted::Done(done) => wrote = done,
+            Granted::Foreign(object) => {
+                let note = format!("{object} belongs to somebody else: rename or delete it");
+                announce::trouble(ctx, &workload, "MLflowRBACConflict", &note);
+                return Ok(Done::with(Report::new(reason::RBAC_CONFLICT, note), Some(BLOCKED)));
+            }
+            Granted::Forbidden(text) => {
+                let note = format!(
+                    "{text}: the controller itself needs get and update on experiments (mlflow.kubeflow.org)"
+                );
+                announce::trouble(ctx, &workload, "MLflowRBACForbidden", &note);
+                return Ok(Done::with(Report::new(reason::RBAC_FORBIDDEN, note), Some(BLOCKED)));
+            }
+        }
+        account = Some(subject);
+    } else {
+        wrote = granting::withdraw(ctx, &workload).await?;
+    }
+    let written = match template(ctx, workload, mode, desired, experiment.lost).await? {
+        Written::Yes(workload, patched) => (workload, patched),
+        Written::No(done) => return Ok(done),
+    };
+    let (workload, patched) = written;
+    wrote |= patched;
+    let id = &experiment.id;
+    let server = desired.get(Field::TrackingUri).unwrap_or_default();
+    let note = format!("Experiment {name:?} (id {id}) on {server}");
+    if wrote {
+        announce::configured(ctx, &workload, &note);
+    }
+    let plan = env::plan(&workload.containers, &workload.recorded(), desired, rules(ctx, &workload, mode));
+    announce::oddities(ctx, &workload, &plan, account.as_deref(), wrote);
+    let report = experiment.problem.as_ref().and_then(|problem| problem_report(problem, desired));
+    if let (Some(problem), true) = (&experiment.problem, report.is_some()) {
+        announce::experiment_failed(ctx, &workload, problem);
+    }
+    Ok(Done::with(report.unwrap_or_else(|| Report::new(reason::CONFIGURED, note)), experiment.next))
+}
+
+/// The ServiceAccount that the Pods will have (MLflow §6.3).
+fn service_account(ctx: &Context, workload: &Workload) -> Result<String, Error> {
+    let runtime = ctx.index.runtimes.winner(&workload.key);
+    let (labels, annotations) = (workload.template_labels.to_map(), workload.template_annotations.to_map());
+    let pod = PodFacts {
+        workload: &workload.key.name,
+        labels: Some(&labels),
+        annotations: Some(&annotations),
+        // runtime-ctl labels the template at the same time; its Pods are what counts.
+        enrolled_as: runtime.as_ref().map(|runtime| runtime.spec.workload_type.as_str()),
+        service_account: workload.service_account.as_deref(),
+        host_network: workload.host_network,
+        ..PodFacts::default()
+    };
+    let spec = runtime.as_ref().map(|runtime| &runtime.spec);
+    Ok(ctx.around.decide(&workload.key.namespace, pod, spec)?.service_account)
+}
+
+/// How the template was brought to its state.
+enum Written {
+    /// It is there; true = it was patched.
+    Yes(Arc<Workload>, bool),
+    /// Not now.
+    No(Done),
+}
+
+/// Annotations and variables, in one patch.
+async fn template(
+    ctx: &Context,
+    mut workload: Arc<Workload>,
+    mode: Mode,
+    desired: &Values,
+    lost: bool,
+) -> Result<Written, Error> {
+    let mut granted = false;
+    for _ in 0..ATTEMPTS {
+        let recorded = workload.recorded();
+        let plan = env::plan(&workload.containers, &recorded, desired, rules(ctx, &workload, mode));
+        let patch = TemplatePatch::new(&workload, desired, plan.changes);
+        if patch.is_empty() {
+            return Ok(Written::Yes(workload, false));
+        }
+        let state = rollout::fingerprint(desired, workload.containers.len());
+        let now = Instant::now();
+        if let Some(rest) = ctx.tracks.with(&workload, |track| track.guard.truce(state, now)) {
+            return reverted(ctx, &workload, rest).await.map(Written::No);
+        }
+        if !granted && rollout::needs_token(&workload, ctx.now()) {
+            if let Turn::Wait(delay) = ctx.limiter.try_acquire(&workload.key) {
+                return Ok(Written::No(queued(&recorded, delay)));
+            }
+            granted = true;
+        }
+        match write::patch_template(ctx, &workload, &patch).await? {
+            Patched::Done(after) => {
+                ctx.tracks.with(&workload, |track| track.guard.wrote(state, Instant::now()));
+                ctx.metrics.rollout(cause(&recorded, desired, lost));
+                return Ok(Written::Yes(after, true));
+            }
+            Patched::Stale => match write::read_workload(ctx, &workload.key).await? {
+                Some(live) if is_same_question(&live, &workload) => workload = live,
+                // Gone, another one, or its user wants something else: from the beginning.
+                _ => return Ok(Written::No(Done::again(Duration::ZERO))),
+            },
+            Patched::Refused(error) => return Ok(Written::No(refused(ctx, &workload, &error))),
+        }
+    }
+    Ok(Written::No(Done::again(AFTER_CONFLICTS)))
+}
+
+/// The experiment, and who may use it, are the same for both.
+fn is_same_question(live: &Workload, before: &Workload) -> bool {
+    let asked = |w: &Workload| {
+        (w.uid.clone(), w.deleting, w.type_label.clone(), w.inject.clone(), w.experiment.clone(), w.service_account.clone())
+    };
+    asked(live) == asked(before)
+}
+
+fn cause(recorded: &Values, desired: &Values, lost: bool) -> Cause {
+    let same_server = match (recorded.get(Field::TrackingUri), desired.get(Field::TrackingUri)) {
+        (Some(before), Some(now)) => env::same_address(before, now),
+        _ => true,
+    };
+    if lost {
+        Cause::ExperimentLost
+    } else if recorded.is_empty() {
+        Cause::Configured
+    } else if same_server {
+        Cause::Repair
+    } else {
+        Cause::Server
+    }
+}
+
+fn queued(recorded: &Values, delay: Duration) -> Done {
+    let said = delay >= WORTH_SAYING && recorded.get(Field::ExperimentId).is_none();
+    let text = "Waiting for the limiter of rollouts (--rollout-qps, --rollout-burst)";
+    Done { report: said.then(|| Report::new(reason::PENDING, text)), next: Some(delay) }
+}
+
+fn refused(ctx: &Context, workload: &Workload, error: &kube::Error) -> Done {
+    let note = format!("{} cannot be patched: {}", workload.key, message_of(error));
+    announce::trouble(ctx, workload, "MLflowPatchFailed", &note);
+    // What the API server refuses today it refuses in a second too.
+    let next = match code_of(error) {
+        400..=499 => BLOCKED,
+        _ => ctx.backoff.next(workload.key.clone()),
+    };
+    Done::with(Report::new(reason::PATCH_FAILED, note), Some(next))
+}
+
+async fn reverted(ctx: &Context, workload: &Workload, rest: Duration) -> Result<Done, Error> {
+    let known = ctx.index.runtimes.winner(&workload.key).and_then(|runtime| runtime.condition.clone());
+    if let Some(said) = known.filter(|said| said.reason == reason::PATCH_REVERTED) {
+        return Ok(Done::with(Report::new(reason::PATCH_REVERTED, said.message), Some(rest)));
+    }
+    let who = write::last_writer(ctx, &workload.key).await;
+    let who = who.map_or_else(|| "somebody".to_owned(), |manager| format!("field manager {manager:?}"));
+    let note = format!(
+        "{who} took the MLflow settings off the pod template again and again, so they are not written for half an \
+         hour: keep environment and annotations of others there, or set annotation mlflow.kagenti.io/inject to \
+         annotations or disabled"
+    );
+    announce::trouble(ctx, workload, "MLflowPatchReverted", &note);
+    Ok(Done::with(Report::new(reason::PATCH_REVERTED, note), Some(rest)))
+}
