@@ -102,8 +102,11 @@ impl Signed {
             return false;
         }
         let value = |signature: &Value| Some(signature.get("signature")?.as_str()?.to_owned());
-        let Some(values) = theirs.signatures().iter().map(value).collect::<Option<Vec<_>>>() else { return false };
-        let entries = ours.signatures().iter().zip(&values).map(|(own, value)| with_value(own, value)).collect();
+        let Some(values) = theirs.signatures().iter().map(value).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        let entries =
+            ours.signatures().iter().zip(&values).map(|(own, value)| with_value(own, value)).collect();
         if json::pretty(&with_signatures(ours.value(), entries)) != there {
             return false;
         }
