@@ -207,7 +207,7 @@ impl Bench {
         wait_for(LIMIT, "every card to be looked at", async || {
             let page = self.process.metrics_text().await?;
             let cards = |synced: &str| sum(&page, "kagenti_agentcards", &[("synced", synced)]);
-            let (good, bad) = (cards("True"), cards("False"));
+            let (good, bad) = (cards("true"), cards("false"));
             ensure!(
                 good >= (self.count - silent) as f64 && bad >= silent as f64,
                 "{good} synced, {bad} not synced"
