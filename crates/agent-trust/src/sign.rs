@@ -17,7 +17,7 @@ use crate::crypto::{KeyRefused, PublicKey, RsaPadding, digest, md};
 use crate::json::{self, Value};
 use crate::profile::{Profile, payload};
 use crate::spiffe::SpiffeId;
-use crate::verify::{Algorithm, Family, MAX_CHAIN};
+use crate::verify::{Algorithm, Family, MAX_CHAIN, is_own_signature};
 
 /// A card that cannot be signed. Messages hold neither key nor card.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,43 @@ pub struct Signed {
     pub document: Vec<u8>,
     /// The profiles signed, one signature each; profiles whose payload equals an earlier one are left out.
     pub profiles: Vec<Profile>,
+}
+
+impl Signed {
+    /// True when `there` is this document, byte for byte but for the values of the signatures, and each of those is
+    /// valid, too, for the certificate in its own header: signing the same card twice gives different values.
+    pub fn is_held_by(&self, there: &[u8]) -> bool {
+        let read = |document: &[u8]| Card::read_within(document, usize::MAX).ok();
+        let (Some(ours), Some(theirs)) = (read(&self.document), read(there)) else { return false };
+        let count = self.profiles.len();
+        if ours.signatures().len() != count || theirs.signatures().len() != count {
+            return false;
+        }
+        let value = |signature: &Value| Some(signature.get("signature")?.as_str()?.to_owned());
+        let Some(values) = theirs.signatures().iter().map(value).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        let entries =
+            ours.signatures().iter().zip(&values).map(|(own, value)| with_value(own, value)).collect();
+        if json::pretty(&with_signatures(ours.value(), entries)) != there {
+            return false;
+        }
+        self.profiles.iter().zip(ours.signatures().iter().zip(&values)).all(|(profile, (own, value))| {
+            let protected = own.get("protected").and_then(Value::as_str);
+            is_own_signature(protected, &payload(ours.value(), *profile), value)
+        })
+    }
+}
+
+/// An entry of `signatures` with another value.
+fn with_value(entry: &Value, value: &str) -> Value {
+    let mut members = entry.members().unwrap_or_default().to_vec();
+    for (name, old) in &mut members {
+        if name == "signature" {
+            *old = Value::String(value.to_owned());
+        }
+    }
+    Value::Object(members)
 }
 
 impl Signer {

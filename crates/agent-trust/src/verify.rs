@@ -6,11 +6,14 @@ mod judge;
 mod policy;
 mod reason;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
 use crate::bundle::TrustBundle;
 use crate::card::Card;
 use crate::certificate::instant;
+use crate::crypto::PublicKey;
 use crate::profile::{Profile, unsigned_members};
 use crate::spiffe::SpiffeId;
 use judge::{Judge, Pass};
@@ -109,6 +112,16 @@ impl Verification {
         }
         text
     }
+}
+
+/// True when a signature is valid for the certificate in its own header. Says nothing about that certificate.
+pub(crate) fn is_own_signature(protected: Option<&str>, payload: &[u8], signature: &str) -> bool {
+    let Ok(header) = header::object(protected).and_then(|object| header::read(&object)) else { return false };
+    let (Ok(key), Some(signature)) = (PublicKey::load(&header.leaf.key), header::base64url(signature)) else {
+        return false;
+    };
+    let input = format!("{}.{}", protected.unwrap_or_default(), URL_SAFE_NO_PAD.encode(payload));
+    header.algorithm.fits(&key) && header.algorithm.verifies(&key, input.as_bytes(), &signature)
 }
 
 /// Decides whether `card` is signed by a workload that `bundle` vouches for, at `now` (card §8.3).

@@ -224,10 +224,9 @@ impl<A: Fn() -> Result<KubeApi, ApiError>> Run<'_, A> {
     /// True when the ConfigMap holds the card now. The agent works without it, so a failure is a warning.
     async fn publish(&self, signed: &Signed, patience: Duration) -> bool {
         let Publish::To { namespace, agent } = &self.settings.publish else { return true };
-        let document = String::from_utf8_lossy(&signed.document);
         let attempt = async {
             let api = (self.api)().map_err(|error| error.to_string())?;
-            publish(&api, namespace, agent, &document).await.map_err(|error| error.to_string())
+            publish(&api, namespace, agent, signed).await.map_err(|error| error.to_string())
         };
         let result = tokio::time::timeout(patience.min(PUBLISH_PATIENCE), attempt)
             .await

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use agent_trust::json;
+use agent_trust::sign::Signed;
 use agentcard_signer::{ApiError, HttpError, KubeApi, run};
 use common::api::Api;
 use common::{CARD, ID, Pod, signers};
@@ -244,12 +245,63 @@ async fn a_replica_that_was_faster_is_no_failure() {
     assert_eq!(object["data"]["theirs"], "1");
 }
 
+/// Signature number `number` of a document.
+fn signature(document: &str, number: usize) -> String {
+    let document: Value = serde_json::from_str(document).expect("JSON");
+    document["signatures"][number]["signature"].as_str().expect("a signature").to_owned()
+}
+
+/// The same text with one signature's first byte changed.
+fn spoilt(document: &str, number: usize) -> String {
+    let good = signature(document, number);
+    let first = if good.starts_with('A') { "B" } else { "A" };
+    document.replace(&good, &format!("{first}{}", &good[1..]))
+}
+
+fn swapped(document: &str) -> String {
+    let (first, second) = (signature(document, 0), signature(document, 1));
+    document.replace(&first, "@@").replace(&second, &first).replace("@@", &second)
+}
+
+/// What stands in the ConfigMap is what card-ctl judges: damage must not stay until the next certificate.
+#[rstest]
+#[case::first_signature(|good: &str| spoilt(good, 0))]
+#[case::second_signature(|good: &str| spoilt(good, 1))]
+#[case::each_over_the_payload_of_the_other(swapped)]
+#[case::header(|good: &str| good.replacen("\"protected\": \"ey", "\"protected\": \"e3", 1))]
+#[case::content(|good: &str| good.replace("1.50", "1.51"))]
+#[case::another_text_of_the_same(|good: &str| good.replace("1.50", "1.5"))]
+#[tokio::test]
+async fn a_damaged_document_is_written_again(#[case] damage: fn(&str) -> String) {
+    let (pod, api) = (Pod::new(CARD), Api::start().await);
+    assert!(signed_with(&pod, &api).await);
+    let good = pod.signed();
+    let damaged = damage(&good);
+    assert_ne!(damaged, good);
+    let put = |document: &str| {
+        let mut state = api.state.lock().expect("unpoisoned");
+        state.object.as_mut().expect("there")["data"]["agent-card.json"] = json!(document);
+    };
+    put(&damaged);
+    assert!(signed_with(&pod, &api).await);
+    assert_eq!(api.writes().len(), 2);
+    assert_eq!(api.object().expect("there")["data"]["agent-card.json"], pod.signed());
+    put(&good);
+    assert!(signed_with(&pod, &api).await);
+    assert_eq!(api.writes().len(), 2, "what another replica signed holds");
+}
+
+fn unsigned() -> Signed {
+    Signed { document: CARD.into(), profiles: Vec::new() }
+}
+
 #[tokio::test]
 async fn endless_conflicts_end() {
     let (pod, api) = (Pod::new(CARD), Api::start().await);
     api.state.lock().expect("unpoisoned").conflicts = 1000;
-    let error =
-        agentcard_signer::publish(&api.client(), "team1", "weather", CARD).await.expect_err("given up");
+    let error = agentcard_signer::publish(&api.client(), "team1", "weather", &unsigned())
+        .await
+        .expect_err("given up");
     assert!(error.to_string().contains("team1/weather-card-signed"), "{error}");
     assert!(signed_with(&pod, &api).await, "the file is what counts");
     assert!(api.writes().len() <= 10);
@@ -260,8 +312,9 @@ async fn refusals_name_the_remedy_and_quote_nothing() {
     let api = Api::start().await;
     for (forbidden, verb) in [(Method::GET, "get"), (Method::POST, "create")] {
         api.state.lock().expect("unpoisoned").forbidden = vec![forbidden];
-        let error =
-            agentcard_signer::publish(&api.client(), "team1", "weather", CARD).await.expect_err("refused");
+        let error = agentcard_signer::publish(&api.client(), "team1", "weather", &unsigned())
+            .await
+            .expect_err("refused");
         let text = error.to_string();
         assert!(text.contains(verb) && text.contains("403") && text.contains("ServiceAccount"), "{text}");
         assert!(!text.contains("SECRET"), "{text}");

@@ -78,6 +78,8 @@ pub mod reason {
     pub const PEER_UNTRUSTED: &str = "PeerUntrusted";
     /// Nobody knows yet.
     pub const PENDING: &str = "Pending";
+    /// The workload that was missing, or no agent, is there now; nobody knows more yet.
+    pub const NOT_VERIFIED_YET: &str = "NotVerifiedYet";
     /// The verdict is too old.
     pub const VERIFICATION_STALE: &str = "VerificationStale";
     /// The trust bundle cannot be read.

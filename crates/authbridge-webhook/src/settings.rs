@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
-use controller_kit::cli::{Bind, CommonArgs, Component, duration};
+use clap::{Args, Subcommand};
+use controller_kit::cli::{self, Bind, Component, Requests, duration};
 use jiff::SignedDuration;
 
 use crate::{
@@ -16,30 +16,16 @@ use crate::{
 pub const COMPONENT: Component = Component {
     name: "authbridge-webhook",
     about: "Admission server: injects AuthBridge sidecars into agent Pods and validates the suite's objects",
+    // An admission waits for its few requests: the limit of a controller that works in the background
+    // would turn a burst of new workloads into denials (webhook §18: 200 admissions/s, 3 writes each).
+    requests: Requests { qps: 1000, burst: 2000 },
 };
 
 /// The command line.
-#[derive(Debug, Parser)]
-// An admission waits for its few requests: the limit of a controller that works in the background
-// would turn a burst of new workloads into denials (webhook §18: 200 admissions/s, 3 writes each).
-#[command(
-    mut_arg("kube_qps", |arg| arg.default_value("1000")),
-    mut_arg("kube_burst", |arg| arg.default_value("2000"))
-)]
-pub struct Cli {
-    /// Flags of every component.
-    #[command(flatten)]
-    pub common: CommonArgs,
-    /// Flags of this component.
-    #[command(flatten)]
-    pub own: Settings,
-    /// Something else than serving.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
+pub type Cli = cli::Cli<Settings, Command>;
 
 /// Sub-commands.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print version and revision
     Version,
@@ -54,7 +40,7 @@ pub enum Command {
 }
 
 /// What to do with the webhook configurations.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum RegistrationAction {
     /// Print both configurations as YAML
     Print(PrintArgs),

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api_types::card::annotation;
+use api_types::card::{annotation, condition, reason};
 use controller_kit::{backoff::jitter, events::NewEvent, limiter::Turn};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
+    conditions::verdict_of,
     context::{Context, workload_reference},
     error::Error,
     events,
@@ -16,7 +18,7 @@ use crate::{
     label::{self, Changes, Marks},
     pods,
     reconcile::Next,
-    renewal::{self, Cause, Decision, Rules},
+    renewal::{self, Cause, Decision, Renewal, Rules},
     settings::LabelMode,
     sources::{Source, State},
     sync::{self, Action},
@@ -32,7 +34,12 @@ const TEMPLATE_PAUSE: Duration = Duration::from_secs(60);
 /// # Errors
 /// What a retry may fix.
 pub async fn pass(ctx: &Context, key: &TargetKey) -> Result<Next, Error> {
-    let Some(kind) = key.workload_kind() else { return Ok(None) };
+    let Some(kind) = key.workload_kind() else {
+        if ctx.index.cards.targeting(key).is_empty() {
+            ctx.forget_workload(key);
+        }
+        return Ok(None);
+    };
     for source in [Source::Cards, Source::Workloads(kind)] {
         if ctx.sources.state(source, &key.namespace) == State::Pending {
             return Err(Error::NotSynced("cards and workloads"));
@@ -57,13 +64,40 @@ pub async fn pass(ctx: &Context, key: &TargetKey) -> Result<Next, Error> {
     } else {
         None
     };
-    let second = if ctx.mechanisms().any() { mark(ctx, workload).await? } else { None };
-    Ok([first, second].into_iter().flatten().min())
+    let second = if judges(ctx, key) { mark(ctx, workload.clone()).await? } else { None };
+    let third = if workload.is_agent { None } else { let_go(ctx, key) };
+    Ok([first, second, third].into_iter().flatten().min())
+}
+
+/// Marks are touched only while a mechanism is on (card §11.1). A verdict over mTLS that was kept without an SVID, and
+/// has grown too old, is still one to act upon (card §7, §10.3).
+fn judges(ctx: &Context, key: &TargetKey) -> bool {
+    let stale = |card: &Arc<Card>| {
+        verdict_of(&card.stored.status.conditions, condition::VERIFIED)
+            .is_some_and(|verdict| verdict.reason == reason::VERIFICATION_STALE)
+    };
+    ctx.mechanisms().any()
+        || ctx.verified_fetch().enabled && ctx.index.cards.targeting(key).iter().any(stale)
+}
+
+/// What is no agent any more is not watched, so nobody would tell that it is gone: what is remembered goes now, but for
+/// the pause between two changes of its template.
+fn let_go(ctx: &Context, key: &TargetKey) -> Next {
+    let patched = ctx.template_patched.get(key);
+    ctx.forget_workload(key);
+    let rest = TEMPLATE_PAUSE.checked_sub(patched?.elapsed()).filter(|rest| !rest.is_zero())?;
+    ctx.template_patched.insert(key.clone(), patched?);
+    Some(rest)
 }
 
 async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
     let name = api_types::card::auto_name(&workload.key.name, &workload.key.kind);
-    let own = ctx.index.cards.get(&ObjectKey::new(workload.key.namespace.clone(), name.clone()));
+    let own_key = ObjectKey::new(workload.key.namespace.clone(), name.clone());
+    if ctx.undecodable.get(&own_key).is_some() {
+        // It is there, whatever it says; its own pass tells what is wrong with it.
+        return Ok(None);
+    }
+    let own = ctx.index.cards.get(&own_key);
     let all = ctx.index.cards.targeting(&workload.key);
     let others = all.iter().filter(|card| card.key.name != name).map(|card| card.claim());
     let action = sync::decide(workload, own.as_deref(), others);
@@ -91,7 +125,8 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
                 "AgentCard {} targets {} {}, so no card can be made for {} {}: delete it or correct its spec.targetRef",
                 own.key.name, target.kind, target.name, workload.key.kind, workload.key.name
             );
-            if ctx.news(&object, events::TARGET_REF_CONFLICT, &note) {
+            let told = told_of_conflict(ctx, workload, &own);
+            if ctx.news(&object, events::TARGET_REF_CONFLICT, &note) && !told {
                 let event = NewEvent::warning(events::TARGET_REF_CONFLICT, "Reconcile", note);
                 ctx.events.publish(&workload_reference(workload), event);
             }
@@ -106,6 +141,13 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
     }
     ctx.no_news(&object, events::TARGET_REF_CONFLICT);
     Ok(None)
+}
+
+/// A process before this one has told that this card is in the way: it saw the card as it is, and the workload.
+fn told_of_conflict(ctx: &Context, workload: &Workload, own: &Card) -> bool {
+    // A status that this process wrote would say nothing.
+    let seen = own.stored.status.observed_generation == Some(own.generation) && ctx.paces.get(&own.key).is_none();
+    seen && ctx.is_settling() && workload.created.is_some_and(|created| ctx.was_told(created))
 }
 
 async fn adopt(
@@ -156,12 +198,12 @@ async fn mark(ctx: &Context, mut workload: Arc<Workload>) -> Result<Next, Error>
             let wait = pods::label(ctx, &workload, &cards, &marks).await?;
             next = [next, wait].into_iter().flatten().min();
         }
-        let wait = if changes.may_wait() { turn(ctx, &workload) } else { None };
+        let wait = if changes.may_wait() { turn(ctx, &workload, changes.restart) } else { None };
         if wait.is_some() {
             changes = changes.urgent();
             next = [next, wait].into_iter().flatten().min();
         } else if !changes.may_wait() {
-            ctx.limiter.forget(&workload.key);
+            ctx.leave_queue(&workload.key);
         }
         if changes.is_empty() {
             return Ok(next);
@@ -180,7 +222,9 @@ async fn mark(ctx: &Context, mut workload: Arc<Workload>) -> Result<Next, Error>
 }
 
 /// May the template change now? `Some` = ask again after that time.
-fn turn(ctx: &Context, workload: &Workload) -> Option<Duration> {
+///
+/// Whose certificate ends first goes first (card §12); anything else goes by the time at which it first asked.
+fn turn(ctx: &Context, workload: &Workload, restart: Option<Cause>) -> Option<Duration> {
     let since = ctx.template_patched.get(&workload.key).map(|at: Instant| at.elapsed());
     if let Some(rest) =
         since.and_then(|since| TEMPLATE_PAUSE.checked_sub(since)).filter(|rest| !rest.is_zero())
@@ -193,9 +237,20 @@ fn turn(ctx: &Context, workload: &Workload) -> Option<Duration> {
         // No Pod is restarted by it.
         return None;
     }
-    match ctx.limiter.try_acquire(&workload.key) {
-        Turn::Granted => None,
-        Turn::Wait(wait) => Some(wait),
+    let asked = ctx.asked.get(&workload.key).unwrap_or_else(|| ctx.now());
+    let due = match restart {
+        Some(Cause::Expiry(at)) => at,
+        Some(Cause::Bundle) | None => asked,
+    };
+    match ctx.limiter.try_acquire_ranked(&workload.key, due.as_second()) {
+        Turn::Granted => {
+            ctx.asked.remove(&workload.key);
+            None
+        }
+        Turn::Wait(wait) => {
+            ctx.asked.insert(workload.key.clone(), asked);
+            Some(wait)
+        }
     }
 }
 
@@ -203,7 +258,7 @@ fn renew(ctx: &Context, workload: &Workload, cards: &[Arc<Card>]) -> Decision {
     let Some(fingerprint) = ctx.trust.known().fingerprint.filter(|_| workload.is_agent) else {
         return Decision::default();
     };
-    let live = cards.iter().filter(|card| !card.terminating);
+    let live = cards.iter().filter(|card| !card.terminating && card.is_about_target());
     let renewals: Vec<_> = live.filter_map(|card| ctx.renewals.get(&card.key)).collect();
     let rules = Rules {
         grace: ctx.settings.svid_expiry_grace_period,
@@ -215,7 +270,19 @@ fn renew(ctx: &Context, workload: &Workload, cards: &[Arc<Card>]) -> Decision {
     decision
 }
 
+/// A process before this one has told that the certificate ends: it knew it when that became due. (A pruned root is told
+/// once by itself: the annotation with the new fingerprint follows.)
+fn told_of_expiry(ctx: &Context, cards: &[Arc<Card>], cause: Cause) -> bool {
+    let Cause::Expiry(at) = cause else { return false };
+    let grace = SignedDuration::try_from(ctx.settings.svid_expiry_grace_period).unwrap_or(SignedDuration::MAX);
+    let inherited = |card: &Arc<Card>| {
+        matches!(ctx.renewals.get(&card.key), Some(Renewal::Valid { not_after, inherited: true, .. }) if not_after == at)
+    };
+    ctx.was_told(at.saturating_sub(grace).unwrap_or(Timestamp::MIN)) && cards.iter().any(inherited)
+}
+
 fn tell_required(ctx: &Context, workload: &Workload, cards: &[Arc<Card>], cause: Option<Cause>) {
+    let told = cause.is_some_and(|cause| told_of_expiry(ctx, cards, cause));
     for card in cards.iter().filter(|card| !card.terminating) {
         let Some(cause) = cause else {
             ctx.no_news(&card.key, events::RESIGN_REQUIRED);
@@ -231,7 +298,7 @@ fn tell_required(ctx: &Context, workload: &Workload, cards: &[Arc<Card>], cause:
             workload.key.name,
             api_types::card::SIGNER_CONTAINER
         );
-        if ctx.news(&card.key, events::RESIGN_REQUIRED, &note) {
+        if ctx.news(&card.key, events::RESIGN_REQUIRED, &note) && !told {
             let event = NewEvent::warning(events::RESIGN_REQUIRED, "TriggerResign", note);
             ctx.events.publish(&card.reference(), event);
         }

@@ -10,7 +10,7 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 
-use crate::{context::Context, error::message_of, sources::Source, trust::Loaded, watches::Watcher};
+use crate::{context::Context, error::message_of, sources::Source, trust::Loaded, watches::options};
 
 /// Namespace of the bundle.
 pub fn namespace(ctx: &Context) -> &str {
@@ -23,12 +23,12 @@ fn api(ctx: &Context) -> Api<ConfigMap> {
 }
 
 /// Watches the one ConfigMap, by name, so that a Role with `resourceNames` is enough.
-pub(crate) async fn watch(watcher: Watcher) {
-    let ctx = &watcher.ctx;
+pub(crate) async fn watch(ctx: Arc<Context>) {
+    let ctx = &*ctx;
     let name = ctx.settings.spire_trust_bundle_configmap.clone();
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let options = watcher.options("configmaps", Source::Bundle, None).check("trust bundle");
-    let mut events = watching::watch_stream(&watcher.watches, api(ctx), config, options);
+    let options = options(ctx, "configmaps", Source::Bundle, None).check("trust bundle");
+    let mut events = watching::watch_stream(&ctx.watches, api(ctx), config, options);
     let mut seen = false;
     while let Some(event) = events.next().await {
         match event {

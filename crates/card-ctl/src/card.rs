@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use api_types::{
-    TargetRef,
+    CardSource, TargetRef,
     card::{A2A, condition, reason},
     go_duration,
 };
 use controller_kit::events::NewEvent;
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     binding::{self, Binding, Identities},
@@ -18,6 +19,7 @@ use crate::{
     events::{self, Told},
     evidence::{Evidence, Signature},
     index::{Card, ObjectKey, Service},
+    invalid,
     pace::Pace,
     readiness::Readiness,
     reading::{self, Place, Reading},
@@ -29,7 +31,7 @@ use crate::{
     status::{self, Findings, Stop},
     sync,
     target::{self, Resolved},
-    verdict::{Mechanisms, Truth},
+    verdict::{self, Mechanisms, Truth},
     workload::Workload,
     write::{self, Written},
 };
@@ -41,6 +43,8 @@ struct Found {
     workload: Option<Arc<Workload>>,
     stop: Option<Stop>,
     evidence: Option<Arc<crate::evaluation::Evaluated>>,
+    /// Hash of the pod template that was fully rolled out when the agent gave the evidence.
+    template: Option<Arc<str>>,
     fallback: bool,
     next: Option<Duration>,
 }
@@ -54,6 +58,12 @@ impl Found {
     fn evidence(&self) -> Option<&Evidence> {
         self.evidence.as_ref().and_then(|evaluated| evaluated.result.as_ref().ok())
     }
+
+    /// The evidence is about Pods of this template: they served it, or it stands in a ConfigMap and no Pod did.
+    fn speaks_for(&self, template: &str) -> bool {
+        self.evidence().is_some_and(|evidence| evidence.source == CardSource::ConfigMap)
+            || self.template.as_deref() == Some(template)
+    }
 }
 
 /// One pass.
@@ -62,6 +72,9 @@ impl Found {
 /// What a retry may fix.
 pub async fn pass(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     let Some(card) = ctx.index.cards.get(key) else {
+        if let Some(bad) = ctx.undecodable.get(key) {
+            return invalid::report(ctx, key, &bad).await;
+        }
         ctx.forget_card(key);
         return Ok(None);
     };
@@ -121,9 +134,13 @@ async fn settle(ctx: &Context, card: &Card, workload: &Workload) -> Result<Optio
     );
     Ok(match reading::read(ctx, &place).await? {
         Reading::Waiting => None,
-        Reading::Document(evaluated, next) => {
-            Some(Found { evidence: Some(evaluated), next: Some(next), fallback, ..Found::default() })
-        }
+        Reading::Document { evaluated, again, template } => Some(Found {
+            evidence: Some(evaluated),
+            template,
+            next: Some(again),
+            fallback,
+            ..Found::default()
+        }),
         Reading::Failed(stop, next) => Some(Found { stop: Some(stop), next, fallback, ..Found::default() }),
     })
 }
@@ -198,8 +215,9 @@ fn mechanisms(ctx: &Context, card: &Card) -> Mechanisms {
 
 /// The stored verdict of a card is `mTLSVerified`.
 pub fn is_held(card: &Card) -> bool {
-    verdict_of(&card.stored.status.conditions, condition::VERIFIED)
-        .is_some_and(|verdict| verdict.truth == Truth::True && verdict.reason == reason::MTLS_VERIFIED)
+    card.is_about_target()
+        && verdict_of(&card.stored.status.conditions, condition::VERIFIED)
+            .is_some_and(|verdict| verdict.truth == Truth::True && verdict.reason == reason::MTLS_VERIFIED)
 }
 
 async fn conclude(ctx: &Context, card: &Arc<Card>, found: &Found) -> Result<Next, Error> {
@@ -210,9 +228,11 @@ async fn conclude(ctx: &Context, card: &Arc<Card>, found: &Found) -> Result<Next
     let workload = found.workload.as_deref();
     let template = workload
         .filter(|workload| ctx.settings.verified_label_mode == LabelMode::Pods && workload.rolled_out)
-        .map(|workload| workload.template_hash.as_str());
+        .map(|workload| workload.template_hash.as_str())
+        .filter(|hash| found.speaks_for(hash));
     let findings = Findings {
         generation: card.generation,
+        wanted: card.spec.target_ref.as_ref(),
         target: found.target.clone(),
         protocol: workload.and_then(|workload| workload.protocol.as_deref()),
         stop: found.stop.clone(),
@@ -236,14 +256,19 @@ async fn conclude(ctx: &Context, card: &Arc<Card>, found: &Found) -> Result<Next
     if let Some(patch) = status::patch(&card.stored, &next) {
         let now = tokio::time::Instant::now();
         let pace = ctx.paces.get(&card.key);
+        let edge = is_edge(card, &next);
         if !turned(&card.stored, &next, condition::VERIFIED)
-            && let Some(wait) = pace.and_then(|pace| pace.wait(now))
+            && let Some(wait) = pace.and_then(|pace| pace.wait(now, edge))
         {
             return Ok(Some(wait));
         }
         match write::status(ctx, card, patch).await? {
             Written::Done(_) => {
-                ctx.paces.insert(card.key.clone(), Pace::after(pace, now));
+                ctx.paces.insert(card.key.clone(), Pace::after(pace, now, edge));
+            }
+            // A conflict although nothing has changed is somebody's refusal: no reason for haste.
+            Written::Stale(live) if live.resource_version == card.resource_version => {
+                return Ok(Some(Duration::from_secs(1)));
             }
             Written::Stale(_) => return Ok(Some(Duration::ZERO)),
             Written::Gone => return Ok(None),
@@ -280,6 +305,11 @@ fn remember(ctx: &Context, card: &Card, found: &Found, next: &status::Stored) {
             not_after: *not_after,
             own_domain: ctx.trust.domain().is_some_and(|domain| *spiffe_id.trust_domain() == domain),
             under,
+            inherited: Renewal::inherits(
+                before.as_ref(),
+                card.stored.status.signature_not_after.as_ref().map(|time| time.0),
+                *not_after,
+            ),
         }),
         Some(Signature::Invalid { chain_of: Some(key), .. }) => {
             let stored = card.stored.status.signature_key_id.as_deref();
@@ -287,7 +317,7 @@ fn remember(ctx: &Context, card: &Card, found: &Found, next: &status::Stored) {
         }
         Some(Signature::Invalid { chain_of: None, .. } | Signature::NotEvaluated) => None,
         // Nothing new is known.
-        Some(Signature::Unavailable(_)) | None => before.clone(),
+        Some(Signature::Unavailable(_)) | None => before.clone().filter(|_| card.is_about_target()),
     };
     if renewal == before {
         return;
@@ -328,6 +358,18 @@ fn tell_duplicates(ctx: &Context, card: &Card) {
     }
 }
 
+/// The workload became ready or unready, and nobody changed the card.
+fn is_edge(card: &Card, next: &status::Stored) -> bool {
+    let waits = |stored: &status::Stored| {
+        let synced = verdict_of(&stored.status.conditions, condition::SYNCED)?;
+        Some(synced.reason == reason::WORKLOAD_NOT_READY)
+    };
+    let before = waits(&card.stored);
+    before.is_some()
+        && before != waits(next)
+        && card.stored.status.observed_generation == next.status.observed_generation
+}
+
 /// Status or reason of a condition differ.
 fn turned(before: &status::Stored, next: &status::Stored, kind: &str) -> bool {
     let of = |stored: &status::Stored| {
@@ -346,6 +388,14 @@ fn log(card: &Card, next: &status::Stored) {
     tracing::info!(card = %card.key, synced = text(synced(next)), verified = text(verified(next)), "card");
 }
 
+/// Since when nobody has found out anything.
+fn pending_since(stored: &status::Stored) -> Option<&Time> {
+    let list = &stored.status.conditions;
+    let pending = verdict_of(list, condition::VERIFIED).is_some_and(|verdict| verdict::is_pending(&verdict));
+    let verified = api_types::conditions::condition(list, condition::VERIFIED).filter(|_| pending)?;
+    Some(&verified.last_transition_time)
+}
+
 /// The earliest of: the next fetch, the time at which time alone changes the outcome, the end of staleness.
 fn next_look(ctx: &Context, found: &Found, next: &status::Stored) -> Next {
     let now = ctx.now();
@@ -355,8 +405,11 @@ fn next_look(ctx: &Context, found: &Found, next: &status::Stored) -> Next {
         Duration::try_from(rest).unwrap_or_default().saturating_add(Duration::from_secs(1))
     };
     let recheck = found.evidence().and_then(|evidence| evidence.recheck_at).map(until);
-    let kept = found.stop.is_some() && found.evidence.is_none();
-    let stale = next.status.last_verified_time.as_ref().filter(|_| kept).and_then(|time| {
+    // Nothing was found out, be it for want of a document or of the bundle to check it with.
+    let kept = found.evidence().is_none_or(|evidence| matches!(evidence.signature, Signature::Unavailable(_)));
+    let verified = next.status.last_verified_time.as_ref();
+    let since = verified.or_else(|| pending_since(next)).filter(|_| kept);
+    let stale = since.and_then(|time| {
         let limit = SignedDuration::try_from(ctx.settings.verification_staleness_limit).ok()?;
         time.0.checked_add(limit).ok().map(until)
     });

@@ -1,8 +1,9 @@
 //! What every pass works with: handles, indexes and the little that is remembered between passes.
 
 use std::{
+    ops::Deref,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -10,28 +11,28 @@ use std::{
 
 use agent_trust::TrustDomain;
 use controller_kit::{
-    backoff::PerKey, events::EventRecorder, lease::Leadership, limiter::RolloutLimiter, metrics::Metrics,
-    queue::Queue, scope::Scope, watch::Undecodable,
+    controller::{Common, Handles},
+    limiter::RolloutLimiter,
+    memory::Memory,
+    watch::Undecodable,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Client, discovery::ApiResource};
+use kube::discovery::ApiResource;
 use spiffe_svid::SvidSource;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    error::Error,
     fetch::{FetchLimits, Fetcher},
     index::{Indexes, ObjectKey},
     kinds::TargetKey,
-    memory::Memory,
     metrics::OwnMetrics,
     observation::Observations,
     pace::Pace,
     renewal::Renewal,
     settings::Settings,
     source::Verified,
-    sources::Sources,
+    sources::Source,
     trust::Trust,
     unlabelled::Unlabelled,
     verdict::Mechanisms,
@@ -40,6 +41,9 @@ use crate::{
 
 /// How long everything is looked at for the first time after the start.
 const SETTLING: Duration = Duration::from_secs(120);
+/// A process that takes over is there within this time. What happened just before its start it tells, although the one
+/// before it may have told it, too.
+const HANDOVER: SignedDuration = SignedDuration::from_mins(10);
 
 /// What the queue holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,32 +66,17 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// Handles and memories of the process.
+/// Handles and memories of the process; what every controller has is reached through `Deref`.
 pub struct Context {
-    /// The API server.
-    pub client: Client,
+    common: Common<Key, Source>,
     /// Flags of this component.
     pub settings: Settings,
-    /// Namespace of the suite.
-    pub operator_namespace: String,
-    /// Namespaces that are ours.
-    pub scope: Scope,
     /// What the watches have seen.
     pub index: Arc<Indexes>,
-    /// Which watches work.
-    pub sources: Sources,
-    /// The work.
-    pub queue: Queue<Key>,
     /// Tokens for restarts nobody asked for (card §12, runtime §20).
     pub limiter: RolloutLimiter<TargetKey>,
-    /// Events.
-    pub events: EventRecorder,
     /// Metrics.
     pub metrics: OwnMetrics,
-    /// May this replica write and fetch?
-    pub leadership: Leadership,
-    /// Retries after unexpected errors.
-    pub backoff: PerKey<Key>,
     /// What was last read of each agent.
     pub observations: Observations,
     /// ConfigMaps without label that were looked for.
@@ -106,26 +95,34 @@ pub struct Context {
     pub paces: Memory<ObjectKey, Pace>,
     /// When a template was last patched.
     pub template_patched: Memory<TargetKey, tokio::time::Instant>,
+    /// Since when a workload waits for its turn to change its template.
+    pub asked: Memory<TargetKey, Timestamp>,
     /// How often the garbage collector was waited for.
     pub waited: Memory<TargetKey, u32>,
     /// Conditions of events that are said once: the last text by object and reason.
     pub said: Memory<(ObjectKey, &'static str), String>,
+    /// Why the ConfigMap with a workload's card may not be read.
+    pub refused: Memory<TargetKey, String>,
     /// Agents of other kinds, as they were last read.
     pub strangers: Memory<TargetKey, Arc<Workload>>,
     /// Resources of those kinds, by apiVersion and kind.
     pub kinds: Memory<(String, String), ApiResource>,
     /// AgentCards that this build cannot read.
     pub undecodable: Memory<ObjectKey, Undecodable>,
-    /// The error of the last pass over a key, so that a standing one is logged once.
-    pub last_error: Memory<Key, String>,
     /// A Service without address is used: its endpoints are needed.
     pub want_slices: Notify,
     slices_wanted: AtomicBool,
     fetches: mpsc::UnboundedSender<TargetKey>,
-    sandbox: RwLock<Option<&'static str>>,
     started: tokio::time::Instant,
     started_at: Timestamp,
-    clock: fn() -> Timestamp,
+}
+
+impl Deref for Context {
+    type Target = Common<Key, Source>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.common
+    }
 }
 
 /// The other end of [`Context::fetch`].
@@ -133,22 +130,12 @@ pub type FetchOrders = mpsc::UnboundedReceiver<TargetKey>;
 
 impl Context {
     /// A context without anything in its indexes.
-    #[allow(clippy::too_many_arguments, reason = "one call, at start")]
-    pub fn new(
-        client: Client,
-        settings: Settings,
-        operator_namespace: &str,
-        scope: Scope,
-        metrics: &Metrics,
-        events: &EventRecorder,
-        leadership: Leadership,
-        svids: Option<SvidSource>,
-        clock: fn() -> Timestamp,
-    ) -> (Self, FetchOrders) {
+    pub fn new(mut handles: Handles, settings: Settings, svids: Option<SvidSource>) -> (Self, FetchOrders) {
         let index = Arc::new(Indexes::default());
         // The burst of a limiter that is slower than its burst would be the whole storm.
         let limiter = RolloutLimiter::new(settings.resign_qps, 20);
-        let own = OwnMetrics::register(metrics, &limiter, index.clone());
+        handles.events = handles.events.reporting_as(api_types::card::REPORTING_CONTROLLER);
+        let metrics = OwnMetrics::register(&handles.metrics, &limiter, index.clone());
         let limits = FetchLimits {
             timeout: settings.fetch_timeout,
             connect_timeout: settings.fetch_connect_timeout,
@@ -162,17 +149,11 @@ impl Context {
         let domain = TrustDomain::configured(&settings.spire_trust_domain).ok();
         let (fetches, orders) = mpsc::unbounded_channel();
         let context = Self {
-            client,
-            operator_namespace: operator_namespace.to_owned(),
-            scope,
+            started_at: (handles.clock)(),
+            common: Common::new(handles, "agentcard"),
             index,
-            sources: Sources::default(),
-            queue: Queue::default(),
             limiter,
-            events: events.reporting_as(api_types::card::REPORTING_CONTROLLER),
-            metrics: own,
-            leadership,
-            backoff: PerKey::new(Duration::from_millis(200), Duration::from_secs(300)),
+            metrics,
             observations: Observations::default(),
             unlabelled: Unlabelled::default(),
             fetcher: Fetcher::new(limits, svids.clone()),
@@ -182,46 +163,20 @@ impl Context {
             verified_at: Memory::default(),
             paces: Memory::default(),
             template_patched: Memory::default(),
+            asked: Memory::default(),
             waited: Memory::default(),
             said: Memory::default(),
+            refused: Memory::default(),
             strangers: Memory::default(),
             kinds: Memory::default(),
             undecodable: Memory::default(),
             started: tokio::time::Instant::now(),
-            started_at: clock(),
-            last_error: Memory::default(),
             want_slices: Notify::new(),
             slices_wanted: AtomicBool::new(false),
             fetches,
-            sandbox: RwLock::new(None),
-            clock,
             settings,
         };
         (context, orders)
-    }
-
-    /// The wall clock.
-    pub fn now(&self) -> Timestamp {
-        (self.clock)()
-    }
-
-    /// Refuses when this replica must not write; asked before every write.
-    ///
-    /// # Errors
-    /// [`Error::NotLeader`].
-    pub fn may_write(&self) -> Result<(), Error> {
-        if self.leadership.is_leader() { Ok(()) } else { Err(Error::NotLeader) }
-    }
-
-    /// The served version of the Sandbox kind; `None` = not served.
-    pub fn sandbox_version(&self) -> Option<&'static str> {
-        *self.sandbox.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes the served version; true when that is news.
-    pub fn set_sandbox_version(&self, version: Option<&'static str>) -> bool {
-        let mut known = self.sandbox.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *known, version) != version
     }
 
     /// Verified fetch, as it is now (card §7).
@@ -244,6 +199,11 @@ impl Context {
     /// The process has just started, and looks at everything for the first time.
     pub fn is_settling(&self) -> bool {
         self.started.elapsed() < SETTLING
+    }
+
+    /// A process before this one was there at that time, and told what there was to tell.
+    pub fn was_told(&self, at: Timestamp) -> bool {
+        self.started_at.duration_since(at) > HANDOVER
     }
 
     /// When the process started, by the wall clock.
@@ -272,12 +232,22 @@ impl Context {
 
     /// Drops what is remembered about a workload that is gone.
     pub fn forget_workload(&self, key: &TargetKey) {
-        self.limiter.forget(key);
+        self.leave_queue(key);
         self.observations.forget(key);
         self.unlabelled.forget(key);
+        self.refused.remove(key);
         self.template_patched.remove(key);
         self.waited.remove(key);
         self.strangers.remove(key);
+        self.no_news(&ObjectKey::new(key.namespace.clone(), key.to_string()), crate::events::TARGET_REF_CONFLICT);
+        let name = ObjectKey::new(key.namespace.clone(), key.name.clone());
+        self.no_news(&name, crate::events::UNUSABLE_CONFIG_MAP);
+    }
+
+    /// Gives up the turn to change a template.
+    pub fn leave_queue(&self, key: &TargetKey) {
+        self.limiter.forget(key);
+        self.asked.remove(key);
     }
 
     /// Asks for a look at a card.
@@ -309,9 +279,9 @@ impl Context {
         }
     }
 
-    /// Orders a fetch, unless one is under way.
-    pub fn fetch(&self, target: &TargetKey) {
-        if self.observations.begin(target) && self.fetches.send(target.clone()).is_err() {
+    /// Orders a fetch that was due then, unless one is under way.
+    pub fn fetch(&self, target: &TargetKey, due: tokio::time::Instant) {
+        if self.observations.begin(target, due) && self.fetches.send(target.clone()).is_err() {
             self.observations.abandon(target);
         }
     }
@@ -338,11 +308,8 @@ impl Context {
         self.said.remove(&(object.clone(), reason));
     }
 
-    /// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
-    pub fn count_queue(&self) {
-        let metrics = &self.metrics.reconciles;
-        metrics.depth.set(i64::try_from(self.queue.depth()).unwrap_or(i64::MAX));
-        metrics.adds.inc_by(self.queue.adds().saturating_sub(metrics.adds.get()));
+    /// Brings the metrics of fetches, trust bundle and SVID up to date; done now and then only.
+    pub fn count(&self) {
         self.metrics.fetch_queue.set(i64::try_from(self.fetcher.waiting()).unwrap_or(i64::MAX));
         if let Some(loaded) = self.trust.known().loaded {
             self.metrics.bundle_age.set(i64::try_from(loaded.elapsed().as_secs()).unwrap_or(i64::MAX));
@@ -356,7 +323,7 @@ impl Context {
 
     /// Drops what is remembered about a card that is gone.
     pub fn forget_card(&self, key: &ObjectKey) {
-        self.backoff.reset(&Key::Card(key.clone()));
+        self.succeeded(&Key::Card(key.clone()));
         self.renewals.remove(key);
         self.verified_at.remove(key);
         self.paces.remove(key);

@@ -65,6 +65,7 @@ pub struct Inputs {
 #[derive(Clone, Debug)]
 pub struct Evaluated {
     inputs: Inputs,
+    at: Timestamp,
     /// The evidence, or why the document is no card.
     pub result: Result<Evidence, String>,
     /// Codes of all signatures, for the metrics.
@@ -78,7 +79,9 @@ impl Evaluated {
             Ok(evidence) => evidence.recheck_at.is_none_or(|at| now < at),
             Err(_) => true,
         };
+        // A clock that was set back may be before the beginning of a certificate.
         in_time
+            && self.at <= now
             && self.inputs.url == inputs.url
             && self.inputs.max_bytes == inputs.max_bytes
             && self.inputs.check.same(&inputs.check)
@@ -91,7 +94,7 @@ pub fn evaluate(document: &Document, inputs: Inputs, now: Timestamp) -> Evaluate
     let result = Card::read(&document.raw)
         .map_err(|error| clean(&error.to_string(), MESSAGE_LIMIT))
         .and_then(|card| evidence(document, &card, &inputs, now, &mut codes));
-    Evaluated { inputs, result, codes }
+    Evaluated { inputs, at: now, result, codes }
 }
 
 fn evidence(
@@ -283,6 +286,7 @@ mod tests {
         let evaluated = evaluate(&document, inputs(10_000), NOW);
         assert!(evaluated.holds(&inputs(10_000), NOW));
         assert!(!evaluated.holds(&Inputs { url: "x".into(), ..inputs(10_000) }, NOW));
+        assert!(!evaluated.holds(&inputs(10_000), NOW - jiff::SignedDuration::from_secs(1)), "the clock went back");
         let check = Check::Unavailable("no bundle".into());
         assert!(!evaluated.holds(&Inputs { check, ..inputs(10_000) }, NOW));
     }

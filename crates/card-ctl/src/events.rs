@@ -22,8 +22,12 @@ pub const RESIGN_REQUIRED: &str = "ResignRequired";
 pub const TARGET_REF_CONFLICT: &str = "TargetRefConflict";
 /// The Service's port annotation is ignored.
 pub const PORT_IGNORED: &str = "PortIgnored";
-/// Reasons that are remembered per object.
-pub const ONCE: [&str; 4] = [DUPLICATE_TARGET, RESIGN_REQUIRED, TARGET_REF_CONFLICT, PORT_IGNORED];
+/// The object cannot be read.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// The workload's ConfigMap holds no usable card; only logged.
+pub const UNUSABLE_CONFIG_MAP: &str = "UnusableConfigMap";
+/// Reasons that are remembered per card.
+pub const ONCE: [&str; 4] = [DUPLICATE_TARGET, RESIGN_REQUIRED, PORT_IGNORED, INVALID_SPEC];
 
 /// What a pass knows beside the two statuses.
 #[derive(Clone, Debug, Default)]

@@ -18,7 +18,8 @@ use crate::{
     fetch::{Dial, FetchError, FetchRequest, Fetched, Outcome, PeerRule},
     index::{Service, documents},
     kinds::TargetKey,
-    observation::Document,
+    metrics::CONFIG_MAP,
+    observation::{Asked, Document},
     settings::SourceKind,
     source::{self, Way},
     workload::Workload,
@@ -70,6 +71,8 @@ async fn carry_out(ctx: &Context, target: &TargetKey, looks: &Semaphore) -> Opti
     };
     let host = source::host(&service.name, &target.namespace, &ctx.settings.cluster_domain);
     let of = source::fingerprint(&workload, &host, port, mtls);
+    let rolled_out = |workload: &Workload| workload.rolled_out.then(|| workload.template_hash.clone());
+    let template = rolled_out(&workload);
     let label = if mtls { "mtls" } else { "http" };
     let answer = match request(ctx, &workload, &service, host, port, mtls) {
         Ok(request) => ctx.fetcher.fetch(request).await,
@@ -78,21 +81,29 @@ async fn carry_out(ctx: &Context, target: &TargetKey, looks: &Semaphore) -> Opti
     if !ctx.leadership.is_leader() {
         return None;
     }
+    // The same one all the while, or it may have been another one's Pod that answered.
+    let template = template.filter(|before| {
+        ctx.workload(target).and_then(|now| rolled_out(&now)).as_ref() == Some(before)
+    });
+    let asked = Asked { of, template: template.map(Into::into) };
     let result = match answer {
         Ok(Fetched { outcome, validator, attested, took }) => {
             ctx.metrics.took(label, took);
+            if let Some(due) = ctx.observations.due(target) {
+                ctx.metrics.late(label, due.elapsed().saturating_sub(took));
+            }
             let source = if mtls { CardSource::Mtls } else { CardSource::Http };
             let (document, result) = match outcome {
                 Outcome::Body(body) => (Some(Document::new(body.to_vec(), source, attested)), "success"),
                 Outcome::NotModified => (None, "not_modified"),
             };
             ctx.metrics.fetched(label, result);
-            ctx.observations.end(target, of, Ok(document), validator)
+            ctx.observations.end(target, asked, Ok(document), validator)
         }
         Err(FetchError::Stopped | FetchError::QueueFull) => return None,
         Err(error) => {
             ctx.metrics.fetched(label, error.class());
-            ctx.observations.end(target, of, Err(error), None)
+            ctx.observations.end(target, asked, Err(error), None)
         }
     };
     result.then_some(())
@@ -148,19 +159,41 @@ async fn look_for_config_map(ctx: &Context, workload: &Workload, looks: &Semapho
     let key = &workload.key;
     if ctx.index.documents.get(&key.namespace, &key.name).is_some()
         || ctx.unlabelled.wait(key, &workload.content_hash).is_some()
+        || !ctx.unlabelled.turn(key, &workload.content_hash)
     {
         return false;
     }
     let Ok(_turn) = looks.acquire().await else { return false };
     let name = card::signed_config_map(&key.name);
     let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), &key.namespace);
+    let known = ctx.unlabelled.get(key).map(|known| known.to_vec()).unwrap_or_default();
+    ctx.refused.remove(key);
     // Any version the API server has at hand will do, so that etcd is not asked.
     let found = match api.get_with(&name, &GetParams::at("0")).await {
-        Ok(map) => documents::candidates(&map),
-        Err(error) if apply::is_not_found(&error) => Vec::new(),
-        Err(error) => {
-            tracing::debug!(workload = %key, "cannot read ConfigMap {name}: {}", message_of(&error));
+        Ok(map) => {
+            let found = documents::candidates(&map);
+            // A new document is counted when it is used.
+            if !found.is_empty() && found == known {
+                ctx.metrics.fetched(CONFIG_MAP, "not_modified");
+            }
+            found
+        }
+        Err(error) if apply::is_not_found(&error) => {
+            ctx.metrics.fetched(CONFIG_MAP, "not_found");
             Vec::new()
+        }
+        Err(error) => {
+            let why = message_of(&error);
+            tracing::debug!(workload = %key, "cannot read ConfigMap {name}: {why}");
+            if apply::is_forbidden(&error) {
+                ctx.metrics.fetched(CONFIG_MAP, "forbidden");
+                ctx.refused.insert(key.clone(), why);
+                Vec::new()
+            } else {
+                ctx.metrics.fetched(CONFIG_MAP, "failed");
+                // Nothing was found out, so what was there still counts.
+                known
+            }
         }
     };
     let any = !found.is_empty();

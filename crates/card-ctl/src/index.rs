@@ -11,7 +11,7 @@ mod services;
 mod workloads;
 
 pub use self::{
-    cards::{Card, Cards},
+    cards::{Card, Cards, is_about},
     documents::Documents,
     pods::{Pod, Pods},
     runtimes::{Runtime, Runtimes},
@@ -39,20 +39,6 @@ pub struct Indexes {
     pub pods: Pods,
 }
 
-/// The index knows something newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
-
-/// True when the resourceVersion `candidate` is certainly older than `known`.
-///
-/// Versions are numbers that only rise, in every API server since etcd3; anything else is never called older.
-pub(crate) fn is_older(candidate: &str, known: &str) -> bool {
-    match (candidate.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(candidate), Ok(known)) => candidate < known,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -61,13 +47,5 @@ pub(crate) mod tests {
     /// An AgentCard as the index keeps it.
     pub(crate) fn card(object: Value) -> Card {
         Card::of(serde_json::from_value(object).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(is_older("9", "10"));
-        assert!(!is_older("10", "9"));
-        assert!(!is_older("7", "7"));
-        assert!(!is_older("x", "7"));
     }
 }

@@ -2,28 +2,6 @@
 
 use api_types::TargetRef;
 pub use api_types::enrolment::TargetKind as WorkloadKind;
-use kube::discovery::ApiResource;
-
-/// API group of the Sandbox kind.
-pub const SANDBOX_GROUP: &str = "agents.x-k8s.io";
-/// Versions of the Sandbox kind, preferred first.
-pub const SANDBOX_VERSIONS: [&str; 2] = ["v1beta1", "v1alpha1"];
-
-/// The resource of a kind; `version` is that of a Sandbox and nothing else.
-pub fn resource(kind: WorkloadKind, version: &str) -> ApiResource {
-    let (version, plural) = match kind {
-        WorkloadKind::Deployment => ("v1", "deployments"),
-        WorkloadKind::StatefulSet => ("v1", "statefulsets"),
-        WorkloadKind::Sandbox => (version, "sandboxes"),
-    };
-    ApiResource {
-        group: kind.group().into(),
-        version: version.into(),
-        api_version: format!("{}/{version}", kind.group()),
-        kind: kind.as_str().into(),
-        plural: plural.into(),
-    }
-}
 
 /// Names a workload, whatever its kind and version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -34,7 +34,7 @@ pub enum Says {
 /// What a card's stored verdict says about its workload.
 pub fn says(card: &Card) -> Says {
     let verdict = verdict_of(&card.stored.status.conditions, condition::VERIFIED);
-    let Some(verdict) = verdict else { return Says::NotYet };
+    let Some(verdict) = verdict.filter(|_| card.is_about_target()) else { return Says::NotYet };
     match verdict.truth {
         _ if verdict.is_audit() => Says::AsBefore,
         Truth::True => Says::Yes,
@@ -68,6 +68,8 @@ pub fn decide<'a>(workload: &Workload, cards: impl IntoIterator<Item = &'a Card>
         let value = match says(card) {
             Says::Yes => Some("true".to_owned()),
             Says::No => Some("false".to_owned()),
+            // What stands there is not of this verdict.
+            Says::NotYet if !card.is_about_target() => None,
             Says::AsBefore | Says::NotYet => workload.states.get(&name).cloned(),
         };
         any = true;
@@ -217,6 +219,7 @@ mod tests {
     const FALSE: Option<(&str, &str)> = Some(("False", "SignatureInvalid"));
     const STALE: Option<(&str, &str)> = Some(("Unknown", "VerificationStale"));
     const PENDING: Option<(&str, &str)> = Some(("Unknown", "Pending"));
+    const YET: Option<(&str, &str)> = Some(("Unknown", "NotVerifiedYet"));
     const AUDIT: Option<(&str, &str)> = Some(("False", "SignatureInvalidAudit"));
 
     /// Card §11.1: the label is the AND over all cards.
@@ -227,6 +230,7 @@ mod tests {
     #[case(&[("a", TRUE), ("b", None)], &[], false, &[("a", "true")])]
     #[case(&[("a", FALSE), ("b", None)], &[], false, &[("a", "false")])]
     #[case(&[("a", STALE)], &[("a", "true")], false, &[("a", "false")])]
+    #[case::a_workload_that_came_back(&[("a", YET)], &[("a", "true")], false, &[("a", "false")])]
     #[case::audit_keeps_true(&[("a", AUDIT)], &[("a", "true")], true, &[("a", "true")])]
     #[case::audit_keeps_nothing(&[("a", AUDIT)], &[], false, &[])]
     #[case::audit_keeps_false(&[("a", AUDIT)], &[("a", "false")], false, &[("a", "false")])]
@@ -253,6 +257,25 @@ mod tests {
         }
         let marks = decide(&agent(&[], true), &[card_with("a", FALSE), card_with("b", None)]);
         assert!(!marks.undecided, "one says no");
+    }
+
+    /// A verdict is about one workload: a card that is pointed at another one brings it nothing, not even for a moment.
+    #[test]
+    fn a_verdict_does_not_move_to_another_workload() {
+        let mut card = card_with("a", TRUE);
+        let target = |name: &str| api_types::TargetRef {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: name.into(),
+        };
+        card.spec.target_ref = Some(target("w"));
+        card.stored.status.target_ref = Some(target("w"));
+        assert!(decide(&agent(&[], false), [&card]).verified);
+        card.stored.status.target_ref = Some(target("former"));
+        for states in [&[][..], &[("a", "true")]] {
+            let marks = decide(&agent(states, false), [&card]);
+            assert!(!marks.verified && marks.states.is_empty(), "{marks:?}");
+        }
     }
 
     #[test]

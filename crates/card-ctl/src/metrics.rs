@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::{
-    limiter::RolloutLimiter,
-    metrics::Metrics,
-    reconcile::{ControllerMetrics, ReconcileMetrics},
-};
+use controller_kit::{limiter::RolloutLimiter, metrics::Metrics};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
@@ -40,12 +36,18 @@ labels! {
 }
 
 const PROVIDER: &str = "x5c";
+/// Label of cards that stand in a ConfigMap.
+pub const CONFIG_MAP: &str = "configmap";
+
+/// Bounds in seconds of what should be much less than one.
+const DELAYS: [f64; 13] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// Handles of all metrics; cheap to clone.
 #[derive(Clone)]
 pub struct OwnMetrics {
     fetches: Family<SourceResult, Counter>,
     fetch_seconds: Family<SourceLabel, Histogram>,
+    fetch_delay: Family<SourceLabel, Histogram>,
     /// Fetches that wait for a slot.
     pub fetch_queue: Gauge,
     /// Statuses written.
@@ -66,8 +68,6 @@ pub struct OwnMetrics {
     pub svid_ready: Gauge,
     /// Its end, in seconds since 1970.
     pub svid_not_after: Gauge,
-    /// The passes.
-    pub reconciles: ControllerMetrics,
 }
 
 impl OwnMetrics {
@@ -89,6 +89,11 @@ impl OwnMetrics {
                 "kagenti_card_fetch_duration_seconds",
                 "Time of a fetch, without the time in the queue",
                 Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.5, 12))),
+            ),
+            fetch_delay: metrics.register(
+                "kagenti_card_fetch_delay_seconds",
+                "Time from when a fetch was due to its start, of those that succeeded",
+                Family::new_with_constructor(|| Histogram::new(DELAYS)),
             ),
             fetch_queue: metrics.register(
                 "kagenti_card_fetch_queue_length",
@@ -160,7 +165,6 @@ impl OwnMetrics {
                 "End of this controller's SVID, seconds since 1970",
                 Gauge::default(),
             ),
-            reconciles: ReconcileMetrics::register(metrics).controller("agentcard"),
         }
     }
 
@@ -172,6 +176,11 @@ impl OwnMetrics {
     /// Time of an exchange.
     pub fn took(&self, source: &'static str, time: Duration) {
         self.fetch_seconds.get_or_create(&SourceLabel { source }).observe(time.as_secs_f64());
+    }
+
+    /// How much later than due an exchange began.
+    pub fn late(&self, source: &'static str, delay: Duration) {
+        self.fetch_delay.get_or_create(&SourceLabel { source }).observe(delay.as_secs_f64());
     }
 
     /// Counts a write to something else than a status.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     context::{Context, Key},
-    index::{Card, Runtime},
+    index::{Card, ObjectKey, Runtime},
     kinds::{TargetKey, WorkloadKind},
     workload::Workload,
 };
@@ -57,10 +57,15 @@ pub fn wake_namesake(ctx: &Context, card: &Card) {
             ctx.wake_workload(TargetKey::new(&card.key.namespace, kind, &owner.name), NOW);
         }
     }
+    wake_named(ctx, &card.key);
+}
+
+/// The workloads whose own card would have this name.
+pub fn wake_named(ctx: &Context, card: &ObjectKey) {
     for kind in WorkloadKind::ALL {
         let suffix = format!("-{}-card", kind.as_str().to_ascii_lowercase());
-        if let Some(name) = card.key.name.strip_suffix(&suffix) {
-            let key = TargetKey::new(&card.key.namespace, kind, name);
+        if let Some(name) = card.name.strip_suffix(&suffix) {
+            let key = TargetKey::new(&card.namespace, kind, name);
             if ctx.index.workloads.get(&key).is_some() {
                 ctx.wake_workload(key, NOW);
             }

@@ -15,7 +15,7 @@ use crate::{
     evaluation::Evaluated,
     fetch::{FetchError, Validator},
     kinds::TargetKey,
-    schedule,
+    schedule::{self, READY_AGAIN},
 };
 
 /// A document as it came.
@@ -63,6 +63,8 @@ pub struct Observation {
     pub at: Instant,
     /// What was asked, and for which pod template; another one is fetched at once.
     pub of: Arc<str>,
+    /// Hash of the pod template that was fully rolled out while the agent was asked (card §11.2).
+    pub template: Option<Arc<str>>,
     /// The answer.
     pub result: Result<Arc<Document>, FetchError>,
     /// Failures in a row.
@@ -71,13 +73,33 @@ pub struct Observation {
     pub spread: f64,
 }
 
+/// What a fetch is about.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// [`Observation::of`].
+    pub of: Arc<str>,
+    /// [`Observation::template`].
+    pub template: Option<Arc<str>>,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     last: Option<Arc<Observation>>,
+    /// The last answer is to be replaced then.
+    renew: Option<Instant>,
+    /// When a change of endpoints last had the agent asked.
+    hurried: Option<Instant>,
     document: Option<Arc<Document>>,
     validator: Option<Validator>,
     config_map: Option<Arc<Document>>,
-    in_flight: bool,
+    /// When the fetch that is under way was due.
+    in_flight: Option<Instant>,
+}
+
+impl Entry {
+    fn renew_at(&mut self, at: Instant) {
+        self.renew = Some(self.renew.map_or(at, |known| known.min(at)));
+    }
 }
 
 /// The last observations by workload.
@@ -89,9 +111,11 @@ impl Observations {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last fetch.
-    pub fn last(&self, target: &TargetKey) -> Option<Arc<Observation>> {
-        self.lock().get(target)?.last.clone()
+    /// The last fetch, and when it is to be replaced before its time is over.
+    pub fn last(&self, target: &TargetKey) -> Option<(Arc<Observation>, Option<Instant>)> {
+        let map = self.lock();
+        let entry = map.get(target)?;
+        Some((entry.last.clone()?, entry.renew))
     }
 
     /// What to hand in with the next fetch: the validator of the last document, and whether the last attempt failed.
@@ -101,15 +125,24 @@ impl Observations {
         (entry.validator.clone(), entry.last.as_ref().is_some_and(|last| last.failures > 0))
     }
 
-    /// Marks a fetch as under way; false when one is already.
-    pub fn begin(&self, target: &TargetKey) -> bool {
-        !std::mem::replace(&mut self.lock().entry(target.clone()).or_default().in_flight, true)
+    /// Marks a fetch that was due then as under way; false when one is already.
+    pub fn begin(&self, target: &TargetKey, due: Instant) -> bool {
+        let mut map = self.lock();
+        let entry = map.entry(target.clone()).or_default();
+        let idle = entry.in_flight.is_none();
+        entry.in_flight.get_or_insert(due);
+        idle
+    }
+
+    /// When the fetch that is under way was due.
+    pub fn due(&self, target: &TargetKey) -> Option<Instant> {
+        self.lock().get(target)?.in_flight
     }
 
     /// Nothing came of it, not even a failure.
     pub fn abandon(&self, target: &TargetKey) {
         if let Some(entry) = self.lock().get_mut(target) {
-            entry.in_flight = false;
+            entry.in_flight = None;
         }
     }
 
@@ -118,13 +151,13 @@ impl Observations {
     pub fn end(
         &self,
         target: &TargetKey,
-        of: Arc<str>,
+        asked: Asked,
         answer: Result<Option<Document>, FetchError>,
         validator: Option<Validator>,
     ) -> bool {
         let mut map = self.lock();
         let Some(entry) = map.get_mut(target) else { return false };
-        entry.in_flight = false;
+        entry.in_flight = None;
         let failures = entry.last.as_ref().map_or(0, |last| last.failures);
         let result = match answer {
             Ok(Some(document)) => {
@@ -140,37 +173,54 @@ impl Observations {
         };
         let failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
         let spread = schedule::spread();
-        entry.last = Some(Arc::new(Observation { at: Instant::now(), of, result, failures, spread }));
+        let Asked { of, template } = asked;
+        entry.last = Some(Arc::new(Observation { at: Instant::now(), of, template, result, failures, spread }));
+        entry.renew = None;
         true
     }
 
     /// The document of a ConfigMap: the one known already when the bytes are the same, so that it is not evaluated
-    /// again.
-    pub fn config_map(&self, target: &TargetKey, raw: &Arc<[u8]>) -> Arc<Document> {
+    /// again. True when it is new.
+    pub fn config_map(&self, target: &TargetKey, raw: &Arc<[u8]>) -> (Arc<Document>, bool) {
         let mut map = self.lock();
         let entry = map.entry(target.clone()).or_default();
         let known = entry.config_map.clone();
         if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.raw, raw) || *known.raw == **raw) {
-            return known;
+            return (known, false);
         }
         let document = Arc::new(Document::new(raw.clone(), CardSource::ConfigMap, None));
         entry.config_map = Some(document.clone());
-        document
+        (document, true)
     }
 
-    /// The last answer is of no use any more; its document is kept, in case it comes again.
+    /// The agent was not ready, or not there: once it is again, it is asked again, but not sooner after the last time
+    /// than [`READY_AGAIN`]. Until then the last answer counts, so that one that flaps is not asked all the time.
     pub fn expire(&self, target: &TargetKey) {
-        if let Some(entry) = self.lock().get_mut(target) {
-            entry.last = None;
+        if let Some(entry) = self.lock().get_mut(target)
+            && let Some(last) = &entry.last
+        {
+            entry.renew_at(last.at + READY_AGAIN);
         }
     }
 
-    /// The last failure is of no use any more: what caused it may have changed.
+    /// What caused the last failure may have changed: its Service, or its endpoints. The agent is asked at once, but
+    /// endpoints come and go with an agent that flaps, so only now and then. A failure that cost the agent nothing is
+    /// always tried again.
     pub fn expire_failure(&self, target: &TargetKey) {
-        if let Some(entry) = self.lock().get_mut(target)
-            && entry.last.as_ref().is_some_and(|last| last.result.is_err())
-        {
+        let mut map = self.lock();
+        let Some(entry) = map.get_mut(target) else { return };
+        let Some(Err(error)) = entry.last.as_ref().map(|last| &last.result) else { return };
+        if matches!(error, FetchError::NoAddress | FetchError::ForbiddenAddress | FetchError::NoSvid) {
             entry.last = None;
+            return;
+        }
+        let now = Instant::now();
+        match entry.hurried.map(|at| at + READY_AGAIN).filter(|next| *next > now) {
+            Some(next) => entry.renew_at(next),
+            None => {
+                entry.hurried = Some(now);
+                entry.renew_at(now);
+            }
         }
     }
 
@@ -182,6 +232,8 @@ impl Observations {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn target() -> TargetKey {
@@ -192,33 +244,94 @@ mod tests {
         Document::new(text.as_bytes().to_vec(), CardSource::Http, None)
     }
 
+    fn asked() -> Asked {
+        Asked { of: "a".into(), template: None }
+    }
+
+    fn last(all: &Observations) -> Arc<Observation> {
+        all.last(&target()).unwrap().0
+    }
+
+    fn renewal(all: &Observations) -> Option<Instant> {
+        all.last(&target()).unwrap().1
+    }
+
+    /// Card §6.1: an agent that is ready again is asked again, but not again and again.
+    #[tokio::test(start_paused = true)]
+    async fn readiness_asks_now_and_then() {
+        let all = Observations::default();
+        all.begin(&target(), Instant::now());
+        all.end(&target(), asked(), Ok(Some(document("x"))), None);
+        let at = Instant::now();
+        assert_eq!(renewal(&all), None);
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            all.expire(&target());
+            assert_eq!(renewal(&all), Some(at + READY_AGAIN));
+        }
+        all.begin(&target(), Instant::now());
+        all.end(&target(), asked(), Ok(Some(document("x"))), None);
+        assert_eq!(renewal(&all), None, "it was asked");
+        tokio::time::advance(READY_AGAIN * 3).await;
+        all.expire(&target());
+        assert!(renewal(&all).is_some_and(|at| at <= Instant::now()), "at once after a while");
+    }
+
+    /// Card §4.2: changed endpoints have an agent that failed asked at once, but not each time they come and go.
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_ask_at_once_and_then_now_and_then() {
+        let all = Observations::default();
+        let fail = |error| {
+            all.begin(&target(), Instant::now());
+            all.end(&target(), asked(), Err(error), None);
+        };
+        fail(FetchError::Refused);
+        let start = Instant::now();
+        all.expire_failure(&target());
+        assert_eq!(renewal(&all), Some(start));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        fail(FetchError::Refused);
+        all.expire_failure(&target());
+        assert_eq!(renewal(&all), Some(start + READY_AGAIN));
+        // Nobody was bothered by it.
+        fail(FetchError::NoAddress);
+        all.expire_failure(&target());
+        assert!(all.last(&target()).is_none());
+        all.begin(&target(), Instant::now());
+        all.end(&target(), asked(), Ok(Some(document("x"))), None);
+        all.expire_failure(&target());
+        assert_eq!(renewal(&all), None, "an answer stays");
+    }
+
     /// Card §17.2: one fetch at a time, shared by all cards; the same bytes are the same document.
     #[tokio::test]
     async fn a_fetch_is_shared_and_an_unchanged_document_is_kept() {
-        let all = Observations::default();
-        assert!(all.begin(&target()));
-        assert!(!all.begin(&target()), "under way");
-        assert!(all.end(&target(), "a".into(), Ok(Some(document("x"))), None));
-        let first = all.last(&target()).unwrap().result.clone().unwrap();
-        assert!(all.begin(&target()));
-        all.end(&target(), "a".into(), Ok(Some(document("x"))), None);
-        assert!(Arc::ptr_eq(&first, &all.last(&target()).unwrap().result.clone().unwrap()));
-        all.end(&target(), "a".into(), Ok(None), None);
-        assert!(Arc::ptr_eq(&first, &all.last(&target()).unwrap().result.clone().unwrap()));
+        let (all, now) = (Observations::default(), Instant::now());
+        assert!(all.begin(&target(), now));
+        assert!(!all.begin(&target(), now + std::time::Duration::from_secs(1)), "under way");
+        assert_eq!(all.due(&target()), Some(now));
+        assert!(all.end(&target(), asked(), Ok(Some(document("x"))), None));
+        let first = last(&all).result.clone().unwrap();
+        assert_eq!(all.due(&target()), None);
+        assert!(all.begin(&target(), now));
+        all.end(&target(), asked(), Ok(Some(document("x"))), None);
+        assert!(Arc::ptr_eq(&first, &last(&all).result.clone().unwrap()));
+        all.end(&target(), asked(), Ok(None), None);
+        assert!(Arc::ptr_eq(&first, &last(&all).result.clone().unwrap()));
     }
 
     #[tokio::test]
     async fn failures_are_counted_until_an_answer_comes() {
         let all = Observations::default();
         for expected in 1..=3 {
-            all.begin(&target());
-            all.end(&target(), "a".into(), Err(FetchError::Refused), None);
-            assert_eq!(all.last(&target()).unwrap().failures, expected);
+            all.begin(&target(), Instant::now());
+            all.end(&target(), asked(), Err(FetchError::Refused), None);
+            assert_eq!(last(&all).failures, expected);
             assert!(all.hints(&target()).1);
         }
-        all.end(&target(), "a".into(), Ok(Some(document("x"))), None);
-        assert_eq!(all.last(&target()).unwrap().failures, 0);
+        all.end(&target(), asked(), Ok(Some(document("x"))), None);
+        assert_eq!(last(&all).failures, 0);
         all.forget(&target());
-        assert!(!all.end(&target(), "a".into(), Ok(None), None), "nobody wants it any more");
+        assert!(!all.end(&target(), asked(), Ok(None), None), "nobody wants it any more");
     }
 }

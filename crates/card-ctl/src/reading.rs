@@ -5,17 +5,21 @@ use std::{
     time::{Duration, Instant as WallInstant},
 };
 
-use api_types::card::reason;
+use api_types::card::{reason, signed, signed_config_map};
+use tokio::time::Instant;
 
 use crate::{
     context::Context,
     error::Error,
     evaluation::{self, Check, Evaluated, Inputs},
+    events,
     fetch::FetchError,
-    index::Service,
-    observation::Document,
+    index::{ObjectKey, Service},
+    kinds::TargetKey,
+    metrics::CONFIG_MAP,
+    observation::{Document, Observation},
     schedule,
-    settings::SourceKind,
+    settings::{LabelMode, SourceKind},
     source::{self, Way},
     status::{Stop, Weight},
     workload::Workload,
@@ -24,8 +28,15 @@ use crate::{
 /// What is known of the card.
 #[derive(Clone, Debug)]
 pub enum Reading {
-    /// This document, until then.
-    Document(Arc<Evaluated>, Duration),
+    /// A document.
+    Document {
+        /// What was made of it.
+        evaluated: Arc<Evaluated>,
+        /// When to look again.
+        again: Duration,
+        /// Hash of the pod template that was fully rolled out while the agent was asked; `None` also for a ConfigMap.
+        template: Option<Arc<str>>,
+    },
     /// A fetch was ordered and nothing is known yet.
     Waiting,
     /// There is none; look again then.
@@ -71,7 +82,8 @@ pub async fn read(ctx: &Context, place: &Place<'_>) -> Result<Reading, Error> {
                 let reading = match (kind, http) {
                     (SourceKind::ConfigMap, _) => match config_map(ctx, workload, service).await? {
                         Some(evaluated) => {
-                            return Ok(Reading::Document(evaluated, config_map_look(ctx, place)));
+                            let again = config_map_look(ctx, place);
+                            return Ok(Reading::Document { evaluated, again, template: None });
                         }
                         None => continue,
                     },
@@ -79,20 +91,19 @@ pub async fn read(ctx: &Context, place: &Place<'_>) -> Result<Reading, Error> {
                     (SourceKind::Http, None) => continue,
                 };
                 match reading {
-                    Reading::Failed(..) => failed = Some(reading),
+                    Reading::Failed(stop, again) => failed = Some((stop, again)),
                     found => return Ok(found),
                 }
             }
-            Ok(failed.unwrap_or_else(|| {
-                let message = format!(
-                    "ConfigMap {} holds no card, and --card-sources allows nothing else",
-                    api_types::card::signed_config_map(&workload.key.name)
-                );
-                Reading::Failed(
-                    Stop::inconclusive(reason::FETCH_FAILED, message),
-                    Some(Duration::from_secs(60)),
-                )
-            }))
+            let name = signed_config_map(&workload.key.name);
+            let (mut stop, again) = failed.unwrap_or_else(|| {
+                let message = format!("ConfigMap {name} holds no card, and --card-sources allows nothing else");
+                (Stop::inconclusive(reason::FETCH_FAILED, message), Some(Duration::from_secs(60)))
+            });
+            if let Some(why) = ctx.refused.get(&workload.key) {
+                stop.message = format!("{}; ConfigMap {name} cannot be read: {why}", stop.message);
+            }
+            Ok(Reading::Failed(stop, again))
         }
     }
 }
@@ -105,7 +116,7 @@ fn config_map_look(ctx: &Context, place: &Place<'_>) -> Duration {
         return place.period.mul_f64(schedule::spread());
     }
     let Some(wait) = ctx.unlabelled.wait(key, &place.workload.content_hash) else {
-        ctx.fetch(key);
+        ctx.fetch(key, Instant::now());
         return place.period;
     };
     wait.min(place.period.mul_f64(schedule::spread()))
@@ -124,19 +135,36 @@ pub async fn config_map(
     let labelled = ctx.index.documents.get(&key.namespace, &key.name);
     let Some(candidates) = labelled.or_else(|| ctx.unlabelled.get(key)) else { return Ok(None) };
     // The first existing key counts, not the first good one.
-    let Some(raw) = candidates.first() else { return Ok(None) };
-    let document = ctx.observations.config_map(key, raw);
+    let Some(raw) = candidates.first() else {
+        useless(ctx, key, &format!("it holds none of the keys {}", signed::KEYS.join(", ")));
+        return Ok(None);
+    };
+    let (document, new) = ctx.observations.config_map(key, raw);
     let evaluated = evaluate(ctx, &document, inputs(ctx, workload, service)).await?;
-    match &evaluated.result {
-        Ok(_) => Ok(Some(evaluated)),
-        Err(why) => {
-            let object = crate::index::ObjectKey::new(key.namespace.clone(), key.name.clone());
-            if ctx.news(&object, "UnusableConfigMap", why) {
-                tracing::warn!(workload = %key, "the ConfigMap with the signed card is of no use: {why}");
-                ctx.metrics.unusable_config_map();
-            }
-            Ok(None)
+    let (result, found) = match &evaluated.result {
+        Ok(_) => {
+            ctx.no_news(&name_of(key), events::UNUSABLE_CONFIG_MAP);
+            ("success", Some(evaluated))
         }
+        Err(why) => {
+            useless(ctx, key, why);
+            ("invalid_card", None)
+        }
+    };
+    if new {
+        ctx.metrics.fetched(CONFIG_MAP, result);
+    }
+    Ok(found)
+}
+
+fn name_of(key: &TargetKey) -> ObjectKey {
+    ObjectKey::new(key.namespace.clone(), key.name.clone())
+}
+
+fn useless(ctx: &Context, key: &TargetKey, why: &str) {
+    if ctx.news(&name_of(key), events::UNUSABLE_CONFIG_MAP, why) {
+        tracing::warn!(workload = %key, "the ConfigMap with the signed card is of no use: {why}");
+        ctx.metrics.unusable_config_map();
     }
 }
 
@@ -145,11 +173,15 @@ async fn fetched(ctx: &Context, place: &Place<'_>, port: u16, mtls: bool) -> Res
     let key = &workload.key;
     let host = source::host(&service.name, &key.namespace, &ctx.settings.cluster_domain);
     let of = source::fingerprint(workload, &host, port, mtls);
-    let last = ctx.observations.last(key).filter(|last| last.of == of);
-    let Some(last) = last else {
-        ctx.fetch(key);
+    let known = ctx.observations.last(key).filter(|(last, _)| last.of == of);
+    let Some((last, renew)) = known else {
+        ctx.fetch(key, Instant::now());
         return Ok(Reading::Waiting);
     };
+    if let Some(due) = renew.filter(|due| *due <= Instant::now()) {
+        ctx.fetch(key, due);
+        return Ok(Reading::Waiting);
+    }
     let evaluated = match &last.result {
         Ok(document) => Ok(evaluate(ctx, document, inputs(ctx, workload, service)).await?),
         Err(error) => Err(error),
@@ -159,19 +191,30 @@ async fn fetched(ctx: &Context, place: &Place<'_>, port: u16, mtls: bool) -> Res
         Ok(_) => schedule::next_fetch(period, None, last.spread),
         Err(error) => schedule::next_fetch(period, Some((error, last.failures)), last.spread),
     };
-    let rest = wait.checked_sub(last.at.elapsed()).filter(|rest| !rest.is_zero());
+    let due = [Some(last.at + wait), renew, rolled_out(ctx, workload, &last)];
+    let due = due.into_iter().flatten().min().unwrap_or(last.at);
+    let rest = Some(due.saturating_duration_since(Instant::now())).filter(|rest| !rest.is_zero());
     if rest.is_none() {
         // What is known counts until the answer is here, which wakes this card again.
-        ctx.fetch(key);
+        ctx.fetch(key, due);
     }
     let again = rest.unwrap_or(wait);
     Ok(match evaluated {
         Err(error) => Reading::Failed(stop_of(error, &service.name), Some(again)),
         Ok(evaluated) => match &evaluated.result {
-            Ok(_) => Reading::Document(evaluated, again),
+            Ok(_) => Reading::Document { evaluated, again, template: last.template.clone() },
             Err(why) => Reading::Failed(Stop::inconclusive(reason::INVALID_CARD, why.clone()), Some(again)),
         },
     })
+}
+
+/// Where Pods are labelled, a template that has just been rolled out is looked at soon: until then nobody has seen its
+/// card (card §11.2).
+fn rolled_out(ctx: &Context, workload: &Workload, last: &Observation) -> Option<Instant> {
+    let unseen = ctx.settings.verified_label_mode == LabelMode::Pods
+        && workload.rolled_out
+        && last.template.as_deref() != Some(workload.template_hash.as_str());
+    unseen.then(|| last.at + schedule::READY_AGAIN)
 }
 
 /// What a failed fetch says about the card (card §6.1, §6.5, §7).

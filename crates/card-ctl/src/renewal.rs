@@ -23,6 +23,8 @@ pub enum Renewal {
         own_domain: bool,
         /// Fingerprint of the bundle that it is valid under.
         under: Arc<str>,
+        /// A process before this one knew this certificate already.
+        inherited: bool,
     },
     /// The chain leads to no root of the bundle; it did before, or nobody remembers.
     Broken {
@@ -50,6 +52,15 @@ impl Renewal {
             None => stored_key.is_none_or(|stored| stored == key_id),
         };
         counts.then(|| Self::Broken { key_id: Some(key_id.to_owned()), under: under.clone() })
+    }
+
+    /// The certificate was known to a process before this one: the status told of it when nobody had looked yet.
+    pub fn inherits(before: Option<&Self>, stored: Option<Timestamp>, not_after: Timestamp) -> bool {
+        match before {
+            Some(Self::Valid { not_after: known, inherited, .. }) => *inherited && *known == not_after,
+            Some(Self::Broken { .. }) => false,
+            None => stored == Some(not_after),
+        }
     }
 
     fn under(&self) -> &str {
@@ -196,7 +207,8 @@ mod tests {
 
     fn valid(seconds: i64) -> Renewal {
         let not_after = now() + SignedDuration::from_secs(seconds);
-        Renewal::Valid { key_id: Some("k".into()), not_after, own_domain: true, under: "v2:b".into() }
+        let (key_id, under) = (Some("k".into()), "v2:b".into());
+        Renewal::Valid { key_id, not_after, own_domain: true, under, inherited: false }
     }
 
     fn broken() -> Renewal {
@@ -257,8 +269,10 @@ mod tests {
     /// A bundle that has just changed: the hash must not be refreshed by a verdict under the old one.
     #[test]
     fn a_verdict_under_an_older_bundle_says_nothing() {
-        let Renewal::Valid { key_id, not_after, own_domain, .. } = valid(9999) else { panic!("valid") };
-        let old = Renewal::Valid { key_id, not_after, own_domain, under: "v2:a".into() };
+        let mut old = valid(9999);
+        if let Renewal::Valid { under, .. } = &mut old {
+            *under = "v2:a".into();
+        }
         let decision = decide(&of(Signer::Init, Some("v2:a")), &[old], "v2:b", RULES, now());
         assert_eq!((decision.refresh, decision.restart), (false, None));
     }
@@ -287,6 +301,17 @@ mod tests {
         assert_eq!(decide(&of(Signer::Init, None), &[], "v2:b", RULES, now()), Decision::default());
     }
 
+    /// Card §14.2, only on change: a restart of the process is none.
+    #[test]
+    fn a_certificate_is_inherited_from_the_status_of_before() {
+        let at = |seconds| now() + SignedDuration::from_secs(seconds);
+        assert!(Renewal::inherits(None, Some(at(5)), at(5)));
+        assert!(!Renewal::inherits(None, Some(at(4)), at(5)), "another one");
+        assert!(!Renewal::inherits(None, None, at(5)));
+        assert!(!Renewal::inherits(Some(&valid(5)), Some(at(5)), at(5)), "this process wrote it");
+        assert!(!Renewal::inherits(Some(&broken()), Some(at(5)), at(5)));
+    }
+
     /// Card §12: "previously did for the same `kid`".
     #[test]
     fn a_chain_counts_as_broken_only_for_a_key_that_was_valid() {
@@ -296,8 +321,10 @@ mod tests {
         assert!(key(Some(&valid(1)), None, "k"));
         assert!(!key(Some(&valid(1)), None, "other"));
         assert!(key(Some(&broken()), None, "k"));
-        let Renewal::Valid { key_id, not_after, under, .. } = valid(1) else { panic!("valid") };
-        let foreign = Renewal::Valid { key_id, not_after, under, own_domain: false };
+        let mut foreign = valid(1);
+        if let Renewal::Valid { own_domain, .. } = &mut foreign {
+            *own_domain = false;
+        }
         assert!(!key(Some(&foreign), None, "k"));
         assert!(key(None, Some("k"), "k"));
         assert!(!key(None, Some("x"), "k"));

@@ -60,7 +60,7 @@ pub async fn pass(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     }
     let place = Place { workload: &workload, service: &service, held: ctx.held(&workload.key), period };
     let evaluated = match reading::read(ctx, &place).await? {
-        Reading::Document(evaluated, _) => evaluated,
+        Reading::Document { evaluated, .. } => evaluated,
         // The old card stays (runtime §14).
         Reading::Failed(_, next) => return Ok(next.filter(|_| shared.is_none())),
         Reading::Waiting => return Ok(None),
@@ -89,7 +89,7 @@ async fn clear(ctx: &Context, runtime: &Runtime) -> Result<Next, Error> {
         "status": { "card": null },
     });
     match write::patch_runtime(ctx, runtime, &body, true).await? {
-        Written::Stale(_) => Ok(Some(Duration::ZERO)),
+        Written::Stale(_) => Ok(Some(Duration::from_secs(1))),
         Written::Done(_) | Written::Gone => Ok(None),
     }
 }

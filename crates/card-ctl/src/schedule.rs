@@ -9,6 +9,10 @@ use crate::fetch::FetchError;
 
 /// Longest wait between attempts at an agent that does not answer.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Shortest time from one fetch to the next where only the agent's coming and going asks for it: it became ready
+/// again, or one of its endpoints did. Also the shortest time between two statuses that tell nothing but that. As long
+/// as the shortest period is by default (card §4.1, §6.9), so that flapping gains nobody more than a period would.
+pub const READY_AGAIN: Duration = Duration::from_secs(5);
 /// First wait after a failure, and the least one for a document that is no card.
 const FIRST: Duration = Duration::from_secs(60);
 

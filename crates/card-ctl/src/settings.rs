@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use agent_trust::verify::{LeafExpiry, Policy};
 use api_types::BindingScope;
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, duration};
+use controller_kit::cli::{Component, Requests, duration};
 
 use crate::fetch::{
     DenyList,
@@ -13,8 +13,11 @@ use crate::fetch::{
 };
 
 /// This component.
-pub const COMPONENT: Component =
-    Component { name: "card-ctl", about: "Fetches, verifies and binds the AgentCards of workloads" };
+pub const COMPONENT: Component = Component {
+    name: "card-ctl",
+    about: "Fetches, verifies and binds the AgentCards of workloads",
+    requests: Requests::COMMON,
+};
 
 /// Where the verified label goes (card §11.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use api_types::{
     AgentCardStatus, BindingStatus, IdentityBinding, TargetRef,
     card::{condition, reason},
+    names::reason::INVALID_SPEC,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +18,7 @@ use crate::{
     binding::Binding,
     conditions::{Conditions, MESSAGE_LIMIT, clean, verdict_of},
     evidence::{Evidence, Signature},
+    index::is_about,
     verdict::{self, Before, Kept, Mechanisms, Outcome, Truth, Verdict},
 };
 
@@ -75,6 +77,8 @@ pub struct Stored {
 pub struct Findings<'a> {
     /// `metadata.generation`.
     pub generation: i64,
+    /// `spec.targetRef`.
+    pub wanted: Option<&'a TargetRef>,
     /// The workload, once it was resolved.
     pub target: Option<TargetRef>,
     /// Its protocol.
@@ -171,8 +175,11 @@ impl Build<'_> {
         match stop.weight {
             Weight::Inconclusive => {
                 self.inconclusive(&stop.message);
-                if self.found.on.signature && self.keeps_signature() {
-                    self.conditions.keep(condition::SIGNATURE_VERIFIED);
+                let before = verdict_of(&self.before.status.conditions, condition::SIGNATURE_VERIFIED);
+                if let Some(before) = before.filter(|_| self.found.on.signature && self.keeps_signature()) {
+                    let audit = self.found.on.audit;
+                    let kept = if audit { before } else { verdict::enforced(before) };
+                    self.conditions.set(condition::SIGNATURE_VERIFIED, &kept);
                 }
             }
             Weight::Definitive(reason) => {
@@ -194,9 +201,16 @@ impl Build<'_> {
         self.next.status.valid_signature.is_some()
     }
 
-    /// Nothing could be found out: what was known stays, unless it is too old.
+    /// Nothing could be found out: what was known stays, unless it is too old, or about another workload.
     fn inconclusive(&mut self, why: &str) {
         let old = &self.before.status;
+        if !is_about(old.target_ref.as_ref(), self.found.wanted) {
+            if self.found.on.any() {
+                self.conditions.set(condition::VERIFIED, &not_verified_yet(why));
+            }
+            self.bind();
+            return;
+        }
         let status = &mut self.next.status;
         self.next.card.clone_from(&self.before.card);
         status.target_ref = old.target_ref.clone().or(status.target_ref.take());
@@ -214,33 +228,60 @@ impl Build<'_> {
             return;
         }
         let known = self.known_before();
-        match verdict::keep(known.as_ref(), self.found.now, self.found.limit, why) {
+        let kept = if known.as_ref().is_some_and(|known| self.is_refuted(&known.verdict)) {
+            Kept::Replaced(not_verified_yet(why))
+        } else {
+            verdict::keep(known.as_ref(), self.found.now, self.found.limit, why)
+        };
+        match kept {
             Kept::Replaced(verdict) => {
                 self.conditions.set(condition::VERIFIED, &verdict);
                 self.next.status.unsigned_members = None;
                 self.bind();
             }
-            Kept::Previous => self.keep(known.as_ref()),
+            Kept::Previous => self.keep(known),
         }
     }
 
     /// The stored verdict, if the mechanism it stands on is still in use.
     fn known_before(&self) -> Option<Before> {
         let old = &self.before.status;
-        let verdict = verdict_of(&old.conditions, condition::VERIFIED)?;
         let on = self.found.on;
+        let verdict = verdict_of(&old.conditions, condition::VERIFIED)?;
+        // What the audit only reported is known, too, and has its effect once the audit is over.
+        let verdict = if on.audit { verdict } else { verdict::enforced(verdict) };
         let counts = match verdict.reason.as_str() {
             reason::MTLS_VERIFIED => on.mtls,
-            reason::SIGNATURE_VERIFIED | reason::SIGNATURE_INVALID => on.signature,
-            _ => !verdict.is_audit() || on.audit,
+            reason::SIGNATURE_VERIFIED | reason::SIGNATURE_INVALID | reason::SIGNATURE_INVALID_AUDIT => {
+                on.signature
+            }
+            _ => true,
         };
         let stored = old.last_verified_time.as_ref().map(|time| time.0);
-        counts.then_some(Before { verdict, verified_at: self.found.verified_at.max(stored) })
+        let since = api_types::conditions::condition(&old.conditions, condition::VERIFIED)
+            .map(|condition| condition.last_transition_time.0);
+        counts.then_some(Before { verdict, verified_at: self.found.verified_at.max(stored), since })
     }
 
-    fn keep(&mut self, known: Option<&Before>) {
+    /// It said that there is no agent, or that the card cannot be read, and that is not so any more. Not `Pending`, which leaves marks of before as they are.
+    fn is_refuted(&self, verdict: &Verdict) -> bool {
+        let about_the_target = [
+            reason::WORKLOAD_NOT_FOUND,
+            reason::NOT_AGENT_WORKLOAD,
+            reason::NO_PROTOCOL,
+            reason::PROTOCOL_NOT_SUPPORTED,
+            reason::NOT_VERIFIED_YET,
+        ];
+        let text = verdict.reason.as_str();
+        text == INVALID_SPEC || self.found.target.is_some() && about_the_target.contains(&text)
+    }
+
+    fn keep(&mut self, known: Option<Before>) {
         let (on, old) = (self.found.on, &self.before.status);
-        self.conditions.keep(condition::VERIFIED);
+        if let Some(known) = &known {
+            self.conditions.set(condition::VERIFIED, &known.verdict);
+        }
+        let known = known.as_ref();
         let status = &mut self.next.status;
         if on.signature {
             status.valid_signature = old.valid_signature;
@@ -287,8 +328,9 @@ impl Build<'_> {
             return;
         }
         let old = &self.before.status;
-        let was =
-            verdict_of(&old.conditions, condition::VERIFIED).is_some_and(|old| old.truth == Truth::True);
+        let was = verdict_of(&old.conditions, condition::VERIFIED)
+            .is_some_and(|verdict| verdict.truth == Truth::True)
+            && is_about(old.target_ref.as_ref(), self.found.wanted);
         let fresh = old.last_verified_time.clone().filter(|time| {
             let age = self.found.now.duration_since(time.0);
             was && !age.is_negative() && age < verdict::rewrite_after(self.found.limit)
@@ -384,6 +426,11 @@ impl Build<'_> {
             last_evaluation_time: Some(since),
         });
     }
+}
+
+fn not_verified_yet(why: &str) -> Verdict {
+    let message = format!("this workload was never verified with this card: {why}");
+    Verdict::new(Truth::Unknown, reason::NOT_VERIFIED_YET, message)
 }
 
 fn synced(stop: Option<&Stop>, evidence: &Evidence, refused: bool) -> Verdict {

@@ -50,6 +50,20 @@ impl Verdict {
     }
 }
 
+/// How the message of a bad signature begins in audit mode.
+const AUDIT: &str = "audit mode, no effect on traffic: ";
+
+/// What a verdict of the audit mode says once that is off: the same, with effect. Anything else stays as it is.
+pub fn enforced(verdict: Verdict) -> Verdict {
+    let reason = match verdict.reason.as_str() {
+        reason::SIGNATURE_INVALID_AUDIT => reason::SIGNATURE_INVALID,
+        reason::NOT_VERIFIED_AUDIT => reason::NOT_VERIFIED,
+        _ => return verdict,
+    };
+    let message = verdict.message.strip_prefix(AUDIT).unwrap_or(&verdict.message);
+    Verdict::new(verdict.truth, reason, message)
+}
+
 /// Which trust mechanisms count for a card (card §10.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mechanisms {
@@ -96,7 +110,7 @@ pub fn judge(on: Mechanisms, attested: bool, signature: &Signature, strict_failu
                 strict(on.audit, Verdict::new(Truth::True, reason::SIGNATURE_VERIFIED, message))
             }
             Signature::Invalid { details, .. } if on.audit => {
-                let message = format!("audit mode, no effect on traffic: {details}");
+                let message = format!("{AUDIT}{details}");
                 Verdict::new(Truth::False, reason::SIGNATURE_INVALID_AUDIT, message)
             }
             Signature::Invalid { details, .. } => {
@@ -133,6 +147,8 @@ pub struct Before {
     pub verdict: Verdict,
     /// The last positive verdict; `None` on an object that the previous operator wrote.
     pub verified_at: Option<Timestamp>,
+    /// Since when the verdict has its status.
+    pub since: Option<Timestamp>,
 }
 
 /// What to do when nothing could be found out.
@@ -144,18 +160,28 @@ pub enum Kept {
     Replaced(Verdict),
 }
 
+/// Nobody has found out anything yet.
+pub fn is_pending(verdict: &Verdict) -> bool {
+    verdict.truth == Truth::Unknown && verdict.reason == reason::PENDING
+}
+
 /// Applies the staleness rule (card §10.3).
 pub fn keep(before: Option<&Before>, now: Timestamp, limit: SignedDuration, why: &str) -> Kept {
     match before {
         None => {
             Kept::Replaced(Verdict::new(Truth::Unknown, reason::PENDING, format!("not verified yet: {why}")))
         }
-        Some(Before { verdict, .. })
-            if verdict.truth == Truth::Unknown && verdict.reason == reason::PENDING =>
+        // Marks that were found on the workload do not count for ever either.
+        Some(Before { verdict, since: Some(since), .. })
+            if is_pending(verdict) && now.duration_since(*since) > limit =>
         {
+            let message = format!("never verified, and nothing could be found out for a long time: {why}");
+            Kept::Replaced(Verdict::new(Truth::Unknown, reason::VERIFICATION_STALE, message))
+        }
+        Some(Before { verdict, .. }) if is_pending(verdict) => {
             Kept::Replaced(Verdict::new(Truth::Unknown, reason::PENDING, format!("not verified yet: {why}")))
         }
-        Some(Before { verdict, verified_at }) if verdict.truth == Truth::True => {
+        Some(Before { verdict, verified_at, .. }) if verdict.truth == Truth::True => {
             // Without a time the clock starts at first sight.
             let age = now.duration_since(verified_at.unwrap_or(now));
             if age > limit {
@@ -253,6 +279,7 @@ mod tests {
         let before = |truth, reason: &str, ago: Option<i64>| Before {
             verdict: Verdict::new(truth, reason, ""),
             verified_at: ago.map(|ago| now - SignedDuration::from_secs(ago)),
+            since: None,
         };
         let limit = SignedDuration::from_secs(100);
         let of = |before: Option<Before>| keep(before.as_ref(), now, limit, "why");
@@ -266,6 +293,12 @@ mod tests {
         };
         assert_eq!(reason(of(Some(before(Truth::True, "mTLSVerified", Some(101))))), "VerificationStale");
         assert_eq!(reason(of(None)), "Pending");
+        let pending = |ago| {
+            let since = Some(now - SignedDuration::from_secs(ago));
+            Some(Before { since, ..before(Truth::Unknown, "Pending", None) })
+        };
+        assert_eq!(reason(of(pending(100))), "Pending");
+        assert_eq!(reason(of(pending(101))), "VerificationStale");
     }
 
     #[test]

@@ -6,98 +6,42 @@ mod agents;
 mod cards;
 mod services;
 
-use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use controller_kit::{
-    metrics::Metrics,
     process::Process,
-    watch::{self, StoreGauge, TroubleKind, WatchOptions, Watches},
+    watch::{self, TroubleKind, WatchOptions},
+    workload::plural,
 };
-use kube::runtime::watcher;
 
 use crate::{
     bundle, context::Context, fetch::address::EndpointPolicy, kinds::WorkloadKind, settings::LabelMode,
     sources::Source,
+    workload::Workload,
 };
 
 const NOW: Duration = Duration::ZERO;
-/// Objects of one page of a list: while it is read they are in memory whole.
-const PAGE: u32 = 200;
 
-fn pages() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE)
-}
-
-/// What every watch task needs.
-#[derive(Clone)]
-pub(crate) struct Watcher {
-    pub(crate) ctx: Arc<Context>,
-    pub(crate) watches: Watches,
-    metrics: Metrics,
-}
-
-impl Watcher {
-    /// Options whose trouble is noted for the passes that depend on the source.
-    pub(crate) fn options(
-        &self,
-        kind: &'static str,
-        source: Source,
-        namespace: Option<&str>,
-    ) -> WatchOptions {
-        let (ctx, namespace) = (self.ctx.clone(), namespace.map(str::to_owned));
-        let options = WatchOptions::new(kind).on_trouble(move |trouble| {
-            if trouble.kind != TroubleKind::Expired {
-                ctx.sources.troubled(source, namespace.as_deref(), &trouble.text);
-            }
-        });
-        match source {
-            Source::Cards
-            | Source::Services
-            | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
-            // Cards go on without these.
-            _ => options.degrade_when_refused(),
-        }
-    }
-
-    fn gauge(&self, kind: &str) -> StoreGauge {
-        StoreGauge::new(&self.metrics, kind)
-    }
-}
-
-/// The objects a running list has named.
-struct Listing<K>(Option<HashSet<K>>);
-
-impl<K: Eq + Hash> Listing<K> {
-    fn begin(&mut self) {
-        self.0 = Some(HashSet::new());
-    }
-
-    fn saw(&mut self, key: K) {
-        if let Some(seen) = &mut self.0 {
-            seen.insert(key);
-        }
-    }
-
-    fn end(&mut self) -> HashSet<K> {
-        self.0.take().unwrap_or_default()
-    }
-
-    fn is_running(&self) -> bool {
-        self.0.is_some()
+/// Options of a watch, whose trouble is noted for the passes that depend on the source.
+pub(crate) fn options(
+    ctx: &Context,
+    kind: &'static str,
+    source: Source,
+    namespace: Option<&str>,
+) -> WatchOptions {
+    let counts = |trouble| trouble != TroubleKind::Expired;
+    let options = ctx.sources.note_troubles(WatchOptions::new(kind), source, namespace, counts);
+    match source {
+        Source::Cards
+        | Source::Services
+        | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
+        // Cards go on without these.
+        _ => options.degrade_when_refused(),
     }
 }
 
 /// Starts every watch of the process.
 pub fn start(process: &Process, ctx: &Arc<Context>) {
-    let watcher =
-        Watcher { ctx: ctx.clone(), watches: process.watches(), metrics: process.metrics().clone() };
-    let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
-        let stop = process.stop();
-        process.spawn(name, async move {
-            stop.run_until_cancelled(task).await;
-            Ok(())
-        });
-    };
     let pods = ctx.settings.verified_label_mode == LabelMode::Pods
         || ctx.settings.fetch_endpoint_policy == EndpointPolicy::WorkloadPods;
     for namespace in watch::namespaces_of(process.scope()) {
@@ -105,26 +49,47 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
         [Source::Cards, Source::Services, Source::Documents, Source::Workloads(WorkloadKind::Sandbox)]
             .into_iter()
             .for_each(scoped);
-        spawn("watch agentcards", Box::pin(cards::cards(watcher.clone(), namespace.clone())));
-        spawn("watch services", Box::pin(services::services(watcher.clone(), namespace.clone())));
-        spawn("watch configmaps", Box::pin(cards::documents(watcher.clone(), namespace.clone())));
+        process.spawn_endless("watch agentcards", cards::cards(ctx.clone(), namespace.clone()));
+        process.spawn_endless("watch services", services::services(ctx.clone(), namespace.clone()));
+        process.spawn_endless("watch configmaps", cards::documents(ctx.clone(), namespace.clone()));
         scoped(Source::Runtimes);
-        spawn("watch agentruntimes", Box::pin(cards::runtimes(watcher.clone(), namespace.clone())));
+        process.spawn_endless("watch agentruntimes", cards::runtimes(ctx.clone(), namespace.clone()));
         for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet] {
             scoped(Source::Workloads(kind));
-            let task = agents::workloads(watcher.clone(), kind, "v1", namespace.clone());
-            spawn("watch workloads", Box::pin(task));
+            let task = agents::workloads(ctx.clone(), kind, "v1", namespace.clone());
+            process.spawn_endless("watch workloads", task);
         }
         if pods {
             scoped(Source::Pods);
-            spawn("watch pods", Box::pin(agents::pods(watcher.clone(), namespace.clone())));
+            process.spawn_endless("watch pods", agents::pods(ctx.clone(), namespace.clone()));
         }
     }
-    spawn("watch endpointslices", Box::pin(services::slices(watcher.clone())));
-    spawn("watch sandboxes", Box::pin(agents::sandboxes(watcher.clone())));
+    process.spawn_endless("watch endpointslices", services::slices(ctx.clone()));
+    process.spawn_endless("watch sandboxes", agents::sandboxes(ctx.clone()));
     if !ctx.settings.spire_trust_bundle_configmap.is_empty() {
         ctx.sources.register(Source::Bundle, None);
-        spawn("watch the trust bundle", Box::pin(bundle::watch(watcher.clone())));
-        spawn("read the trust bundle", Box::pin(bundle::refresh(watcher.ctx.clone())));
+        process.spawn_endless("watch the trust bundle", bundle::watch(ctx.clone()));
+        process.spawn_endless("read the trust bundle", bundle::refresh(ctx.clone()));
+    }
+    count(process, ctx);
+}
+
+/// Has the objects in the indexes counted.
+fn count(process: &Process, ctx: &Context) {
+    let metrics = process.metrics();
+    let index = ctx.index.clone();
+    metrics.count_objects("agentcards", move || index.cards.len());
+    let index = ctx.index.clone();
+    metrics.count_objects("services", move || index.services.len());
+    let index = ctx.index.clone();
+    metrics.count_objects("configmaps", move || index.documents.len());
+    let index = ctx.index.clone();
+    metrics.count_objects("agentruntimes", move || index.runtimes.len());
+    let index = ctx.index.clone();
+    metrics.count_objects("pods", move || index.pods.len());
+    for kind in WorkloadKind::ALL {
+        let index = ctx.index.clone();
+        let of_kind = move |workload: &Workload| workload.key.workload_kind() == Some(kind);
+        metrics.count_objects(plural(kind), move || index.workloads.count(of_kind));
     }
 }

@@ -1,14 +1,15 @@
 //! What card-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use api_types::{
     card::{self, SIGNER_CONTAINER, SIGNER_IMAGE, annotation},
     names::label,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
-use serde::{Deserialize, Serialize};
+use controller_kit::lean::LeanObject;
+use jiff::Timestamp;
+use kube::discovery::ApiResource;
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -17,22 +18,11 @@ use crate::{
     readiness::{self, Readiness},
 };
 
-/// A workload of any kind as read from the API. Nothing is ever written from this type.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WorkloadView {
-    /// Object metadata.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// The part of the spec that matters.
-    #[serde(default)]
-    pub spec: SpecView,
-    /// The part of the status that matters.
-    #[serde(default)]
-    pub status: StatusView,
-}
+/// A workload of any kind as read from the API.
+pub type WorkloadView = LeanObject<SpecView, StatusView>;
 
 /// The part of a workload's spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Wanted Pods; absent means 1.
@@ -46,7 +36,7 @@ pub struct SpecView {
 }
 
 /// The part of a workload's status that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
     /// Generation the workload's own controller has seen.
@@ -62,7 +52,7 @@ pub struct StatusView {
 }
 
 /// Type and status of a condition.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConditionView {
     /// Type.
@@ -70,36 +60,6 @@ pub struct ConditionView {
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-}
-
-impl From<Condition> for ConditionView {
-    fn from(condition: Condition) -> Self {
-        Self { type_: condition.type_, status: condition.status }
-    }
-}
-
-impl Resource for WorkloadView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// How a workload signs its card (card §12).
@@ -127,6 +87,8 @@ pub struct Workload {
     pub resource_version: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
     /// Being deleted.
     pub deleting: bool,
     /// Label `kagenti.io/type=agent`.
@@ -244,6 +206,7 @@ impl Workload {
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
+            created: metadata.creation_timestamp.map(|time| time.0),
             deleting: metadata.deletion_timestamp.is_some(),
             is_agent: card::is_agent(labels),
             protocol: card::protocol(labels).map(str::to_owned),
@@ -289,7 +252,7 @@ impl Workload {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::kinds;
+    use controller_kit::workload::resource;
     use serde_json::json;
 
     /// A workload named `w` in `team1`, merged from `object`.
@@ -298,7 +261,7 @@ pub(crate) mod tests {
         view.metadata.namespace.get_or_insert("team1".into());
         view.metadata.name.get_or_insert("w".into());
         view.metadata.uid.get_or_insert("uid-1".into());
-        Workload::from_view(&kinds::resource(kind, "v1alpha1"), view).unwrap()
+        Workload::from_view(&resource(kind, "v1alpha1"), view).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use api_types::{
     AgentCard, AgentCardDefinition, AgentRuntime,
     names::{finalizer, manager},
 };
-use controller_kit::apply;
+use controller_kit::{apply, workload::resource};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -192,7 +192,7 @@ fn workloads(ctx: &Context, key: &TargetKey) -> Option<(kube::discovery::ApiReso
         kinds::WorkloadKind::Sandbox => ctx.sandbox_version()?,
         _ => "v1",
     };
-    let resource = kinds::resource(kind, version);
+    let resource = resource(kind, version);
     let api = Api::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
     Some((resource, api))
 }

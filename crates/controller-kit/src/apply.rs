@@ -3,13 +3,11 @@
 //! Whole objects of ours and status go by server-side apply; a few keys of someone else's object go
 //! by merge patch. There is no PUT anywhere: it would drop fields this build does not know.
 
-use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::future::Future;
 
 use kube::api::{Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -165,35 +163,6 @@ pub fn is_stale(error: &kube::Error) -> bool {
                 || (status.code == 422 && status.message.contains("metadata.uid"))
         }
         _ => false,
-    }
-}
-
-/// The message of the API server verbatim, or the error and its causes in words. For logs and conditions: the
-/// `Display` of an API error repeats its whole `Status`.
-pub fn message_of(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let (words, last) = match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) if !status.message.is_empty() => (status.message.clone(), true),
-            _ => (own_words(cause), false),
-        };
-        if text.is_empty() {
-            text = words;
-        } else if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = if last { None } else { cause.source() };
-    }
-    text
-}
-
-/// A watcher's error says its source itself; its source says it better.
-fn own_words(error: &(dyn StdError + 'static)) -> String {
-    match error.downcast_ref::<watcher::Error>() {
-        Some(watcher::Error::InitialListFailed(_)) => "list".to_owned(),
-        Some(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)) => "watch".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -75,7 +75,7 @@ impl Reviewer {
             }
             Ok(Err(error)) => {
                 tracing::warn!(
-                    error = %crate::apply::message_of(&error),
+                    error = %crate::message::message_of(&error),
                     "callers of {} cannot be reviewed: grant create on tokenreviews and subjectaccessreviews, or set --metrics-secure=false",
                     self.path
                 );

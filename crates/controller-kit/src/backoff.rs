@@ -5,28 +5,35 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Exponential back-off with jitter, one counter per key (runtime §20: 200 ms .. 5 min).
+/// Exponential back-off with jitter, counted per key (runtime §20: 200 ms .. 5 min).
 ///
 /// A key costs memory only while it fails: [`PerKey::reset`] drops it.
 pub struct PerKey<K> {
-    min: Duration,
     max: Duration,
-    failures: Mutex<HashMap<K, u32>>,
+    /// How often a key failed, by the first delay of that kind of failure.
+    failures: Mutex<HashMap<K, Vec<(Duration, u32)>>>,
 }
 
 impl<K: Eq + Hash> PerKey<K> {
-    /// The first delay is about `min`, each further one twice as long, never above `max`.
-    pub fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, failures: Mutex::default() }
+    /// No delay is above `max`.
+    pub fn new(max: Duration) -> Self {
+        Self { max, failures: Mutex::default() }
     }
 
     /// Counts one more failure of `key` and says how long to wait: between half of the step and the
-    /// step, so that keys that fail together do not come back together.
-    pub fn next(&self, key: K) -> Duration {
+    /// step, so that keys that fail together do not come back together. The first step is `first`, each
+    /// further one twice as long; failures with another first step are counted apart.
+    pub fn next(&self, key: K, first: Duration) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(key).or_insert(0);
-        let step = step(self.min, self.max, *count);
-        *count = count.saturating_add(1);
+        let counts = failures.entry(key).or_default();
+        let before = match counts.iter_mut().find(|(known, _)| *known == first) {
+            Some((_, count)) => std::mem::replace(count, count.saturating_add(1)),
+            None => {
+                counts.push((first, 1));
+                0
+            }
+        };
+        let step = step(first, self.max, before);
         drop(failures);
         step.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
@@ -85,23 +92,24 @@ mod tests {
 
     #[test]
     fn keys_are_independent_and_forgotten_on_success() {
-        let backoff = PerKey::new(MIN, MAX);
+        let backoff = PerKey::new(MAX);
         for _ in 0..6 {
-            backoff.next("a");
+            backoff.next("a", MIN);
         }
-        let sixth = backoff.next("a");
+        let sixth = backoff.next("a", MIN);
         assert!(sixth >= Duration::from_millis(6_400), "{sixth:?}");
-        assert!(backoff.next("b") <= MIN);
+        assert!(backoff.next("b", MIN) <= MIN);
+        assert!(backoff.next("a", MIN * 5) <= MIN * 5, "another kind of failure");
         backoff.reset("a");
         assert_eq!(backoff.len(), 1);
-        assert!(backoff.next("a") <= MIN);
+        assert!(backoff.next("a", MIN) <= MIN);
     }
 
     #[test]
     fn the_delay_stays_between_half_and_the_whole_step() {
-        let backoff = PerKey::new(MIN, MIN);
+        let backoff = PerKey::new(MIN);
         for _ in 0..100 {
-            let delay = backoff.next(());
+            let delay = backoff.next((), MIN);
             assert!((MIN / 2..=MIN).contains(&delay), "{delay:?}");
         }
     }

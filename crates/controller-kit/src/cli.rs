@@ -5,20 +5,20 @@
 //! the name of the component a legacy flag moved to, bad values exit 2.
 //!
 //! ```no_run
-//! use controller_kit::cli::{self, CommonArgs, Component};
+//! use controller_kit::cli::{self, Cli, Component, Requests};
+//! use controller_kit::commands::CommonCommand;
 //!
-//! const COMPONENT: Component = Component { name: "runtime-ctl", about: "Enrols workloads" };
+//! const COMPONENT: Component =
+//!     Component { name: "runtime-ctl", about: "Enrols workloads", requests: Requests::COMMON };
 //!
-//! #[derive(clap::Parser)]
-//! struct Cli {
-//!     #[command(flatten)]
-//!     common: CommonArgs,
+//! #[derive(Clone, Debug, clap::Args)]
+//! struct Settings {
 //!     /// Rollouts per second.
 //!     #[arg(long, default_value_t = 20.0)]
 //!     rollout_qps: f64,
 //! }
 //!
-//! let cli: Cli = cli::parse(&COMPONENT);
+//! let cli: Cli<Settings, CommonCommand> = cli::parse(&COMPONENT);
 //! ```
 
 mod bind;
@@ -29,7 +29,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 pub use bind::{Bind, BindParseError};
 pub use duration::{duration, duration_or_zero};
@@ -44,12 +44,47 @@ pub struct Component {
     pub name: &'static str,
     /// One line for `--help`.
     pub about: &'static str,
+    /// How fast it may ask the API server.
+    pub requests: Requests,
+}
+
+/// Defaults of `--kube-qps` and `--kube-burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// Requests per second.
+    pub qps: u32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+impl Requests {
+    /// What a component has that gives no reason for more or less (runtime §19.1).
+    pub const COMMON: Self = Self { qps: 100, burst: 200 };
+}
+
+/// The command line of a component.
+#[derive(Clone, Debug, clap::Parser)]
+pub struct Cli<Own: Args, Command: Subcommand> {
+    /// Flags that every component has.
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Flags of this one.
+    #[command(flatten)]
+    pub own: Own,
+    /// Something else than running the component.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
 impl Component {
     /// Prefix of the component's environment variables: `RUNTIME_CTL` (README decision 7).
     pub fn env_prefix(&self) -> String {
         self.name.to_ascii_uppercase().replace('-', "_")
+    }
+
+    /// Name of its Lease (README decision 7).
+    pub fn lease(&self, scope: &Scope) -> String {
+        format!("{}.kagenti.dev{}", self.name, scope.lease_suffix())
     }
 
     /// Environment variable of a flag: `--rollout-qps` of runtime-ctl is `RUNTIME_CTL_ROLLOUT_QPS`.
@@ -194,7 +229,10 @@ pub fn command<C: clap::CommandFactory>(
     let own = component.env_name("watch-namespaces");
     // A flag has one variable in clap; this one has two names (README decision 7).
     let namespaces = if env(&own).is_none() { "NAMESPACES2WATCH".to_owned() } else { own };
+    let Requests { qps, burst } = component.requests;
     C::command()
+        .mut_arg("kube_qps", |arg| arg.default_value(qps.to_string()))
+        .mut_arg("kube_burst", |arg| arg.default_value(burst.to_string()))
         .name(component.name)
         .bin_name(component.name)
         .about(component.about)

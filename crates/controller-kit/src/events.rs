@@ -190,7 +190,7 @@ impl EventSender {
             Ok(Ok(_)) => "sent",
             Ok(Err(error)) => {
                 // A terminating namespace refuses Events; nobody can do anything about that.
-                tracing::debug!(k8s.namespace.name = %namespace, error = %crate::apply::message_of(&error), "event not written");
+                tracing::debug!(k8s.namespace.name = %namespace, error = %crate::message::message_of(&error), "event not written");
                 "failed"
             }
             Err(_) => {

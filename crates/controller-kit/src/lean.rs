@@ -1,4 +1,4 @@
-//! Object metadata without the managed fields.
+//! Objects read in part: without the managed fields, and without what nobody looks at.
 //!
 //! Lists arrive in pages of whole objects, and the managed fields are the bigger half of each of them. Whoever does
 //! not look at them should not have them in memory either, not even while a page is read.
@@ -6,8 +6,12 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use kube::{
+    Resource,
+    core::{DynamicObject, DynamicResourceScope},
+    discovery::ApiResource,
+};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -100,6 +104,47 @@ impl<K: Resource> Resource for LeanMeta<K> {
     }
 }
 
+/// An object of a kind that is known at run time only: its metadata, and the parts of spec and status that matter.
+///
+/// Nothing is ever written from this type; writes are merge patches.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(bound = "Spec: Default + Deserialize<'de>, Status: Default + Deserialize<'de>")]
+pub struct LeanObject<Spec, Status = IgnoredAny> {
+    /// The metadata.
+    #[serde(default, deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    /// The part of the spec that matters.
+    #[serde(default)]
+    pub spec: Spec,
+    /// The part of the status that matters.
+    #[serde(default)]
+    pub status: Status,
+}
+
+impl<Spec, Status> Resource for LeanObject<Spec, Status> {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(dt: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::kind(dt)
+    }
+    fn group(dt: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::group(dt)
+    }
+    fn version(dt: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::version(dt)
+    }
+    fn plural(dt: &ApiResource) -> Cow<'_, str> {
+        DynamicObject::plural(dt)
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +164,18 @@ mod tests {
         assert_eq!(read.metadata.generation, Some(3));
         assert_eq!(read.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
         assert!(LeanMeta::<Pod>::metadata_api());
+    }
+
+    #[test]
+    fn parts_that_are_absent_are_at_their_default() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        struct Spec {
+            replicas: Option<i32>,
+        }
+        let document = json!({"metadata": {"name": "a"}, "spec": {"replicas": 2, "x": 1}, "status": {"y": []}});
+        let read: LeanObject<Spec> = serde_json::from_value(document).unwrap();
+        assert_eq!(read.spec, Spec { replicas: Some(2) });
+        let read: LeanObject<Spec, Spec> = serde_json::from_value(json!({})).unwrap();
+        assert_eq!((read.spec, read.status), (Spec::default(), Spec::default()));
     }
 }

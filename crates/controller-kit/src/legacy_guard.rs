@@ -150,7 +150,7 @@ impl LegacyGuard {
                 false
             }
             Ok(Err(error)) => {
-                tracing::debug!(lease = %name, error = %crate::apply::message_of(&error), "cannot read the lease");
+                tracing::debug!(lease = %name, error = %crate::message::message_of(&error), "cannot read the lease");
                 false
             }
             Err(_) => false,

@@ -5,8 +5,9 @@
 //! operator relies on is here and the same in every binary: probes and metrics doors, logs, leader
 //! election, the namespaces that may be looked at, what happens on SIGTERM and when a task dies.
 //!
-//! Beside the process there are the tools of reconcilers: [watches](watch) that survive and explain
-//! themselves, [writes](apply) that happen only when something differs, [Events](events) once,
+//! Beside the process there is the [skeleton of a controller](controller) and what it is filled with:
+//! [watches](watch) that survive and explain themselves, [indexes](index) of what they have seen,
+//! [writes](apply) that happen only when something differs, [Events](events) once,
 //! [back-off](backoff), the [limiter] of rollouts. Nothing here knows about agents.
 
 pub mod apply;
@@ -15,11 +16,16 @@ pub mod backoff;
 pub mod bucket;
 pub mod cli;
 pub mod client;
+pub mod commands;
+pub mod controller;
 pub mod events;
+pub mod index;
 pub mod lean;
 pub mod lease;
 pub mod legacy_guard;
 pub mod limiter;
+pub mod memory;
+pub mod message;
 pub mod metrics;
 pub mod metrics_door;
 pub mod probes;
@@ -38,3 +44,4 @@ pub mod tls;
 pub mod trust_domain;
 pub mod version;
 pub mod watch;
+pub mod workload;

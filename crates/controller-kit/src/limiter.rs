@@ -16,6 +16,8 @@ use tokio::time::Instant;
 /// A request whose owner has not come back this long after its turn loses its place, so that a
 /// deleted object does not hold the queue up.
 const ABANDONED_AFTER: Duration = Duration::from_mins(1);
+/// So many places are counted for an estimate of the wait; who has more in front asks again on the way.
+const COUNTED: usize = 1000;
 
 /// The limiter of one process; clones share it. `K` names a workload.
 #[derive(Clone)]
@@ -47,7 +49,13 @@ impl<K: Clone + Eq + Hash + Send> RolloutLimiter<K> {
 
     /// Takes a token for `key` if it is its turn, else queues it (once) behind those that asked before.
     pub fn try_acquire(&self, key: &K) -> Turn {
-        self.with(|queue| queue.ask(key, Instant::now())).unwrap_or(Turn::Granted)
+        self.try_acquire_ranked(key, 0)
+    }
+
+    /// The same in front of all that wait with a higher `rank`, and behind those of the same one. A key that asks again
+    /// with another rank moves.
+    pub fn try_acquire_ranked(&self, key: &K, rank: i64) -> Turn {
+        self.with(|queue| queue.ask(key, rank, Instant::now())).unwrap_or(Turn::Granted)
     }
 
     /// Waits for a token for `key`. Dropping the future leaves the place in the queue to expire; call
@@ -79,9 +87,12 @@ struct Queue<K> {
     tokens: f64,
     refilled: Instant,
     next_place: u64,
-    places: HashMap<K, u64>,
-    waiting: BTreeMap<u64, Place<K>>,
+    places: HashMap<K, At>,
+    waiting: BTreeMap<At, Place<K>>,
 }
+
+/// Rank, then order of arrival.
+type At = (i64, u64);
 
 struct Place<K> {
     key: K,
@@ -103,14 +114,17 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    fn ask(&mut self, key: &K, now: Instant) -> Turn {
+    fn ask(&mut self, key: &K, rank: i64, now: Instant) -> Turn {
         self.refill(now);
-        let place = self.place_of(key);
+        let place = self.place_of(key, rank);
         self.drop_abandoned(now, place);
+        if let Some(own) = self.waiting.get_mut(&place) {
+            // It is here, so its turn may come anew.
+            own.turn_since = None;
+        }
         // Whole tokens serve that many places from the head; the rest must wait.
         #[allow(clippy::cast_sign_loss, reason = "never below zero: one is taken only when there is one")]
         let served = self.tokens as usize;
-        let mut rank = 0_usize;
         for (at, waiting) in self.waiting.iter_mut().take(served) {
             waiting.turn_since.get_or_insert(now);
             if *at == place {
@@ -118,11 +132,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 self.forget(key);
                 return Turn::Granted;
             }
-            rank += 1;
         }
-        // Places are handed out in order, so their distance bounds how many are in front.
-        let head = self.waiting.keys().next().copied().unwrap_or(place);
-        let in_front = (place.saturating_sub(head) as f64).max(rank as f64);
+        let in_front = self.waiting.range(..place).take(COUNTED).count() as f64;
         let missing = (in_front + 1.0 - self.tokens).max(0.0);
         Turn::Wait(Duration::from_secs_f64((missing / self.qps).max(0.001)))
     }
@@ -139,11 +150,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.refilled = now;
     }
 
-    fn place_of(&mut self, key: &K) -> u64 {
+    fn place_of(&mut self, key: &K, rank: i64) -> At {
         if let Some(place) = self.places.get(key) {
-            return *place;
+            if place.0 == rank {
+                return *place;
+            }
+            self.forget(key);
         }
-        let place = self.next_place;
+        let place = (rank, self.next_place);
         self.next_place += 1;
         self.places.insert(key.clone(), place);
         self.waiting.insert(place, Place { key: key.clone(), turn_since: None });
@@ -151,7 +165,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     /// Only the head can be abandoned in a way that matters: it holds a token back.
-    fn drop_abandoned(&mut self, now: Instant, asking: u64) {
+    fn drop_abandoned(&mut self, now: Instant, asking: At) {
         while let Some(entry) = self.waiting.first_entry() {
             let late = entry.get().turn_since.is_some_and(|since| now - since > ABANDONED_AFTER);
             if *entry.key() == asking || !late {
@@ -202,6 +216,24 @@ mod tests {
         assert!(granted(&limiter, 1));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(granted(&limiter, 2));
+    }
+
+    /// Card §12: earliest expiry first, whoever asked first.
+    #[tokio::test(start_paused = true)]
+    async fn the_lowest_rank_is_served_first() {
+        let limiter = RolloutLimiter::new(1.0, 1);
+        assert_eq!(limiter.try_acquire_ranked(&0, 9), Turn::Granted);
+        let asks = |key, rank| limiter.try_acquire_ranked(&key, rank) == Turn::Granted;
+        assert!(!asks(1, 300));
+        assert!(!asks(2, 100));
+        assert!(!asks(3, 200));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!asks(1, 300) && !asks(3, 200) && asks(2, 100));
+        assert_eq!(limiter.try_acquire_ranked(&1, 300), Turn::Wait(Duration::from_secs(2)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!asks(3, 400), "its turn has moved");
+        assert!(asks(1, 300));
+        assert_eq!(limiter.queue_length().get(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,7 +79,11 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// `leader_election_master_status{name}`: 1 while this replica holds the Lease.
     pub leader: Family<NameLabel, Gauge>,
+    counts: Arc<Mutex<Vec<(KindLabel, Count)>>>,
 }
+
+/// Counts the objects of a store.
+type Count = Box<dyn Fn() -> usize + Send + Sync>;
 
 impl Metrics {
     /// A registry with the metrics common to all components.
@@ -91,6 +95,7 @@ impl Metrics {
             store_objects: Family::default(),
             requests: Family::default(),
             leader: Family::default(),
+            counts: Arc::default(),
         };
         let build = Family::<BuildLabels, Gauge>::default();
         build
@@ -141,10 +146,35 @@ impl Metrics {
         f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has `kagenti_store_objects{kind}` counted whenever it is asked for; one count per kind.
+    pub fn count_objects(&self, kind: &str, count: impl Fn() -> usize + Send + Sync + 'static) {
+        let entry = (KindLabel { kind: kind.to_owned() }, Box::new(count) as Count);
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
     /// The exposition in OpenMetrics text 1.0.
     pub fn openmetrics(&self) -> Result<String, std::fmt::Error> {
+        for (kind, count) in self.counts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.store_objects.get_or_create(kind).set(i64::try_from(count()).unwrap_or(i64::MAX));
+        }
         let mut text = String::with_capacity(16 * 1024);
         self.with_registry(|registry| prometheus_client::encoding::text::encode(&mut text, registry))?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn objects_are_counted_when_they_are_asked_for() {
+        let (metrics, held) = (Metrics::new("test"), Arc::new(AtomicUsize::new(0)));
+        let counted = held.clone();
+        metrics.count_objects("pods", move || counted.load(Ordering::Relaxed));
+        held.store(7, Ordering::Relaxed);
+        assert!(metrics.openmetrics().unwrap().contains("kagenti_store_objects{kind=\"pods\"} 7\n"));
     }
 }

@@ -2,33 +2,31 @@
 //!
 //! ```no_run
 //! use std::process::ExitCode;
-//! use controller_kit::cli::{self, CommonArgs, Component};
-//! use controller_kit::process::Process;
+//! use controller_kit::cli::{self, Cli, Component, Requests};
+//! use controller_kit::commands::CommonCommand;
+//! use controller_kit::process;
 //!
-//! const COMPONENT: Component = Component { name: "runtime-ctl", about: "Enrols workloads" };
+//! const COMPONENT: Component =
+//!     Component { name: "runtime-ctl", about: "Enrols workloads", requests: Requests::COMMON };
 //!
-//! #[derive(clap::Parser)]
-//! struct Cli {
-//!     #[command(flatten)]
-//!     common: CommonArgs,
-//! }
+//! #[derive(Clone, Debug, clap::Args)]
+//! struct Settings {}
 //!
 //! #[tokio::main]
 //! async fn main() -> ExitCode {
-//!     let cli: Cli = cli::parse(&COMPONENT);
-//!     let process = match Process::start(&COMPONENT, &cli.common).await {
-//!         Ok(process) => process,
-//!         Err(error) => return error.report(&COMPONENT),
-//!     };
-//!     let (leadership, stop) = (process.leadership(), process.stop());
-//!     process.spawn("controller", async move {
-//!         leadership.wait_until_leader().await;
-//!         stop.cancelled().await;
-//!         Ok(())
-//!     });
-//!     process.run().await
+//!     let cli: Cli<Settings, CommonCommand> = cli::parse(&COMPONENT);
+//!     process::serve(&COMPONENT, &cli.common, |process| {
+//!         let leadership = process.leadership();
+//!         process.spawn_until_stop("controller", |stop| async move {
+//!             leadership.wait_until_leader().await;
+//!             stop.cancelled().await;
+//!         });
+//!     })
+//!     .await
 //! }
 //! ```
+
+mod signals;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -37,12 +35,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Reviewer;
 use crate::cli::{CommonArgs, Component};
 use crate::client::{self, ClientError, Reachability};
+use crate::controller::Handles;
 use crate::events::{EventRecorder, EventSender};
 use crate::lease::{Candidate, Election, Leadership, LeaseTiming, TimingError};
 use crate::legacy_guard::LegacyGuard;
@@ -56,9 +54,10 @@ use crate::telemetry::{LogLevelError, Telemetry};
 use crate::tls::{CertFiles, DEFAULT_POLL, KeyPair, ServingCert, TlsError, self_signed, server_config};
 use crate::watch::Watches;
 use crate::{metrics_door, version};
+use signals::Signals;
 
 /// Namespace of a process that nobody told where it runs (webhook §2).
-pub const DEFAULT_NAMESPACE: &str = "kagenti-system";
+pub const DEFAULT_NAMESPACE: &str = api_types::names::DEFAULT_OPERATOR_NAMESPACE;
 /// Name of the readiness check that fails until the component has set itself up.
 const STARTUP_CHECK: &str = "startup";
 /// Name of the readiness check that fails from the first signal on.
@@ -102,6 +101,21 @@ impl StartError {
     pub fn report(&self, component: &Component) -> ExitCode {
         eprintln!("{}: {self}", component.name);
         ExitCode::from(2)
+    }
+}
+
+/// Starts a process, has `set_up` start the tasks of the component, and runs until a signal or until a task ends.
+pub async fn serve(
+    component: &'static Component,
+    args: &CommonArgs,
+    set_up: impl FnOnce(&Process),
+) -> ExitCode {
+    match Process::start(component, args).await {
+        Ok(process) => {
+            set_up(&process);
+            process.run().await
+        }
+        Err(error) => error.report(component),
     }
 }
 
@@ -178,7 +192,7 @@ impl Process {
         let leadership = if args.leader_elect {
             let candidate = Candidate {
                 namespace: operator_namespace.clone(),
-                name: format!("{}.kagenti.dev{}", component.name, args.watch_namespaces.lease_suffix()),
+                name: component.lease(&args.watch_namespaces),
                 identity: pod_name.clone(),
                 timing,
             };
@@ -208,6 +222,20 @@ impl Process {
             grace: GRACE,
             shutdown_delay: Duration::ZERO,
         })
+    }
+
+    /// What the controller of this process works with.
+    pub fn handles(&self) -> Handles {
+        Handles {
+            client: self.client(),
+            operator_namespace: self.operator_namespace.clone(),
+            scope: self.scope.clone(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness(),
+            events: self.events(),
+            leadership: self.leadership(),
+            clock: Timestamp::now,
+        }
     }
 
     /// The client; clone it freely.
@@ -281,6 +309,25 @@ impl Process {
         F: Future<Output = TaskResult> + Send + 'static,
     {
         self.work.tasks().spawn(name, task);
+    }
+
+    /// As [`Process::spawn`], for a task that never ends by itself and may be cut off anywhere, such as a watch.
+    pub fn spawn_endless(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_until_stop(name, |stop| async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// As [`Process::spawn`], for a task that ends in order when it is told to stop.
+    pub fn spawn_until_stop<F>(&self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = task(self.stop());
+        self.spawn(name, async move {
+            task.await;
+            Ok(())
+        });
     }
 
     /// How long running work may take after SIGTERM; 8 s unless set.
@@ -433,25 +480,6 @@ fn own_certificate() -> Result<KeyPair, TlsError> {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let (certificate, key) = self_signed(names, SignedDuration::from_hours(24 * METRICS_CERT_DAYS))?;
     KeyPair::from_pem(certificate.as_bytes(), key.as_bytes(), Timestamp::now())
-}
-
-/// SIGTERM and SIGINT, from the start of the process on.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 /// A name for a replica outside a Pod: two processes on one machine must not share it, or they would

@@ -3,7 +3,8 @@
 //! With a list every watch is namespaced and nothing outside is ever read, so a Role per namespace
 //! is all the process needs (runtime §19.4, packaging §7).
 
-use kube::core::NamespaceResourceScope;
+use kube::core::{DynamicResourceScope, NamespaceResourceScope};
+use kube::discovery::ApiResource;
 use kube::{Api, Client, Resource};
 use sha2::{Digest, Sha256};
 
@@ -15,6 +16,28 @@ pub enum Scope {
     Cluster,
     /// Only these: sorted, without duplicates, never empty.
     Namespaces(Vec<String>),
+}
+
+/// The objects of one namespace, or of all when `None`.
+pub fn api_in<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// As [`api_in`], for a kind that is known at run time only.
+pub fn dynamic_api_in<K>(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = DynamicResourceScope, DynamicType = ApiResource>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    }
 }
 
 /// A list of namespaces that cannot be used.

@@ -17,6 +17,8 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
+use crate::scope::Scope;
+
 /// A check that takes longer has failed.
 const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,6 +33,20 @@ pub struct Right<'a> {
     pub verb: &'a str,
     /// Namespace, or `None` for all of them.
     pub namespace: Option<&'a str>,
+}
+
+/// `(group, resource, verb)` each, in every namespace that a process may look at.
+pub fn everywhere<'a>(rights: &[(&'a str, &'a str, &'a str)], scope: &'a Scope) -> Vec<Right<'a>> {
+    let namespaces = match scope {
+        Scope::Cluster => vec![None],
+        Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),
+    };
+    namespaces
+        .into_iter()
+        .flat_map(|namespace| {
+            rights.iter().map(move |&(group, resource, verb)| Right { group, resource, verb, namespace })
+        })
+        .collect()
 }
 
 /// The checks made so far.
@@ -145,6 +161,22 @@ pub async fn rights(client: &Client, rights: &[Right<'_>]) -> Result<String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rights_are_asked_for_in_every_namespace_of_ours() {
+        let places = |scope: &str| {
+            let scope = Scope::parse(scope).unwrap();
+            let rights = everywhere(&[("", "pods", "watch"), ("", "secrets", "get")], &scope);
+            rights.iter().map(|right| (right.resource.to_owned(), right.namespace.map(str::to_owned))).collect::<Vec<_>>()
+        };
+        let right = |resource: &str, place: &Option<String>| (resource.to_owned(), place.clone());
+        assert_eq!(places(""), [right("pods", &None), right("secrets", &None)]);
+        let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
+        assert_eq!(
+            places("b,a"),
+            [right("pods", &a), right("secrets", &a), right("pods", &b), right("secrets", &b)]
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_or_endless_check_is_named_and_fails_the_test() {

@@ -3,11 +3,13 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::Notify;
+
+use crate::watch::{TroubleKind, WatchOptions};
 
 /// How a watch is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,37 @@ impl<S: Copy + Eq + Hash> Sources<S> {
         }
         drop(states);
         self.changed.notify_waiters();
+    }
+
+    /// The kind of a source was looked for, for its watches in `namespaces`: they begin anew when it is served; when it
+    /// is not, nothing of it exists.
+    pub fn looked_for(&self, source: S, namespaces: &[Option<String>], served: bool) {
+        for namespace in namespaces {
+            if served {
+                self.restart(source, namespace.as_deref());
+            } else {
+                self.synced(source, namespace.as_deref());
+            }
+        }
+    }
+
+    /// Has the troubles of a watch noted, as far as they `count` for those that depend on it.
+    pub fn note_troubles(
+        self: &Arc<Self>,
+        options: WatchOptions,
+        source: S,
+        namespace: Option<&str>,
+        count: fn(TroubleKind) -> bool,
+    ) -> WatchOptions
+    where
+        S: Send + Sync + 'static,
+    {
+        let (sources, namespace) = (self.clone(), namespace.map(str::to_owned));
+        options.on_trouble(move |trouble| {
+            if count(trouble.kind) {
+                sources.troubled(source, namespace.as_deref(), &trouble.text);
+            }
+        })
     }
 
     /// How the watch that covers a namespace is doing; a source nobody watches counts as complete.

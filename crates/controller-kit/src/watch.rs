@@ -4,12 +4,15 @@
 //! are counted, logged once per distinct reason, a missing right is named with verb and resource in
 //! `/readyz`, an absent CRD is waited for, and readiness follows the first complete list
 //! (packaging §7, §12, runtime §2.7). [`guarded_watch_stream`] also survives objects that cannot be
-//! decoded. [`reflect`] feeds a kube store, [`Projection`] a store of one's own.
+//! decoded. [`feed`] says what the events mean for an [index](crate::index); an [`OptionalKind`] is watched while it
+//! is served.
 
 mod errors;
+mod feed;
+mod gauge;
+mod key;
 mod observed;
-mod projection;
-mod reflect;
+mod optional;
 mod served;
 
 use std::fmt::Debug;
@@ -29,8 +32,10 @@ use crate::readiness::Readiness;
 use crate::scope::Scope;
 
 pub use errors::{Target, Trouble, TroubleKind};
-pub use projection::{Change, Key, Projection};
-pub use reflect::{StoreGauge, reflect, reflect_guarded};
+pub use feed::{Listing, Step, feed, pages};
+pub use gauge::StoreGauge;
+pub use key::Key;
+pub use optional::OptionalKind;
 pub use served::{served_version, serves};
 
 /// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s).
@@ -211,7 +216,7 @@ where
 }
 
 /// The namespaces to watch one by one; `None` = a single watch of the whole cluster. Lists of different
-/// namespaces complete at different times, so each needs a store or [`Projection`] of its own.
+/// namespaces complete at different times, so each says for itself what is gone.
 pub fn namespaces_of(scope: &Scope) -> Vec<Option<String>> {
     match scope {
         Scope::Cluster => vec![None],

@@ -3,10 +3,10 @@
 use api_types::{
     AgentCard, TargetRef,
     card::condition,
-    duplicates::Claim,
+    duplicates::{Claim, same_target},
     names::{MANAGED_BY_OPERATOR, finalizer, label},
 };
-use controller_kit::watch::Key;
+use controller_kit::{index::Entry, watch::Key};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
@@ -39,8 +39,10 @@ pub struct SpecView {
 
 /// The part of a card's status that matters.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
+    /// The workload that it is about.
+    pub target_ref: Option<TargetRef>,
     /// Conditions.
     pub conditions: Option<Vec<ConditionView>>,
 }
@@ -98,13 +100,19 @@ impl Card {
     /// Keeps what matters.
     pub fn from_view(view: CardView) -> Self {
         let mut card = Self::from_meta(view.metadata);
+        // After an edit of the target the verdict is still about the former workload.
+        let wanted = view.spec.target_ref.as_ref();
+        let about = |stored: &TargetRef| wanted.is_some_and(|wanted| same_target(stored, wanted));
+        let speaks = view.status.target_ref.as_ref().is_none_or(about);
         card.target = view.spec.target_ref.and_then(|reference| {
             let group = reference.group()?.to_owned();
             let named = !reference.kind.is_empty() && !reference.name.is_empty();
             named.then_some(Target { kind: reference.kind, group, name: reference.name })
         });
-        let verified = view.status.conditions.iter().flatten().find(|c| c.type_ == condition::VERIFIED);
-        card.verdict = verified.map_or(Verdict::Absent, |c| Verdict::of(&c.status, &c.reason));
+        let mut conditions = view.status.conditions.iter().flatten().filter(|_| speaks);
+        let verified = conditions.find(|c| c.type_ == condition::VERIFIED);
+        let none = if speaks { Verdict::Absent } else { Verdict::Pending };
+        card.verdict = verified.map_or(none, |c| Verdict::of(&c.status, &c.reason));
         card
     }
 
@@ -147,6 +155,11 @@ impl Card {
         Some(Slot { namespace: self.key.namespace.clone(), name: target.name.clone() })
     }
 
+    /// Nobody will ever verify it: it has a workload and no condition `Verified`.
+    pub fn is_unverifiable(&self) -> bool {
+        self.verdict == Verdict::Absent && self.target.is_some() && !self.terminating
+    }
+
     /// What Events are about.
     pub fn reference(&self) -> ObjectReference {
         ObjectReference {
@@ -157,6 +170,23 @@ impl Card {
             uid: Some(self.uid.clone()),
             ..ObjectReference::default()
         }
+    }
+}
+
+impl Entry for Card {
+    type Key = Key;
+    type Link = Slot;
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn version(&self) -> &str {
+        &self.resource_version
+    }
+
+    fn links(&self) -> impl Iterator<Item = Slot> {
+        self.slot().into_iter()
     }
 }
 
@@ -190,6 +220,24 @@ mod tests {
         assert_eq!(card.verdict, Verdict::Verified);
         assert_eq!(card.target.map(|t| (t.group, t.kind)), Some(("apps".into(), "Deployment".into())));
         assert_eq!(card.finalizers.map(|f| f.len()), Some(2));
+    }
+
+    /// A verdict is about one workload: a card that is pointed at another one opens nothing there.
+    #[test]
+    fn a_verdict_does_not_move_to_another_workload() {
+        let verdict = |stored: Value| {
+            let conditions = json!([{"type": "Verified", "status": "True", "reason": "SignatureVerified"}]);
+            let status = json!({"targetRef": stored, "conditions": conditions});
+            read(json!({
+                "spec": {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}},
+                "status": status,
+            }))
+            .verdict
+        };
+        let target = |name: &str| json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});
+        assert_eq!(verdict(target("w")), Verdict::Verified);
+        assert_eq!(verdict(target("former")), Verdict::Pending);
+        assert_eq!(verdict(Value::Null), Verdict::Verified, "the previous operator's");
     }
 
     #[rstest]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use controller_kit::{
-    apply::{is_not_found, message_of},
+    apply::is_not_found,
     backoff::PerKey,
     lease::Leadership,
+    message::message_of,
     scope::Scope,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -192,7 +193,7 @@ pub async fn until_done(
     leadership: Leadership,
     report: impl Fn(Result<Done, &str>),
 ) {
-    let backoff = PerKey::new(Duration::from_secs(1), Duration::from_secs(60));
+    let backoff = PerKey::new(Duration::from_secs(60));
     loop {
         leadership.wait_until_leader().await;
         match run(&client, &scope, policies, concurrency, &leadership).await {
@@ -202,6 +203,6 @@ pub async fn until_done(
             }
             Err(error) => report(Err(&error.describe())),
         }
-        tokio::time::sleep(backoff.next(())).await;
+        tokio::time::sleep(backoff.next((), Duration::from_secs(1))).await;
     }
 }

@@ -1,29 +1,19 @@
 //! Errors a retry may fix.
 
-use std::borrow::Cow;
+use std::time::Duration;
 
-pub use controller_kit::apply::message_of;
+pub use controller_kit::controller::PassError;
+use controller_kit::{
+    apply::code_of,
+    controller::{Failed, Retry},
+};
 
 /// Why a pass did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused or did not answer.
-    #[error("cannot {action} {object}")]
-    Api {
-        /// What was tried.
-        action: &'static str,
-        /// On which object.
-        object: Cow<'static, str>,
-        /// The answer.
-        #[source]
-        source: kube::Error,
-    },
-    /// This replica may not write any more.
-    #[error("no longer the leader, nothing was written")]
-    NotLeader,
-    /// A watch this pass needs has not delivered yet.
-    #[error("waiting for the watch of {0}")]
-    NotSynced(&'static str),
+    /// What every controller meets.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// A live read knows of something that the watch has not told yet.
     #[error("the watch of {0} is behind")]
     Behind(&'static str),
@@ -37,22 +27,16 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Wraps an answer of the API server.
-    pub fn api(
-        action: &'static str,
-        object: impl Into<Cow<'static, str>>,
-    ) -> impl FnOnce(kube::Error) -> Self {
-        let object = object.into();
-        move |source| Self::Api { action, object, source }
-    }
-
-    /// A right is missing, or the object is refused as it is: retrying soon is of no use.
-    pub fn is_refusal(&self) -> bool {
+impl Failed for Error {
+    fn retry(&self) -> Retry {
         match self {
-            Self::Api { source, .. } => matches!(controller_kit::apply::code_of(source), 403 | 422),
-            Self::NameTaken { .. } => true,
-            Self::NotLeader | Self::NotSynced(_) | Self::Behind(_) => false,
+            // A right is missing, or the object is refused as it is: retrying soon is of no use.
+            Self::Pass(PassError::Api { source, .. }) if matches!(code_of(source), 403 | 422) => REFUSED,
+            Self::NameTaken { .. } => REFUSED,
+            Self::Pass(error) => error.retry(),
+            Self::Behind(_) => Retry::SOON,
         }
     }
 }
+
+const REFUSED: Retry = Retry::BackOff(Duration::from_secs(10));

@@ -1,17 +1,9 @@
 //! What the watches have seen, kept by the keys it is looked up with.
-//!
-//! Every index is filled by one task per watch and read by the passes. Own writes go in too, with the answer of the
-//! API server; what is older than what is known is dropped.
 
-mod cards;
-mod policies;
-mod workloads;
+use controller_kit::{index::Index, watch::Key};
+use std::sync::Arc;
 
-pub use self::{
-    cards::Cards,
-    policies::Policies,
-    workloads::{WorkloadKey, Workloads},
-};
+use crate::{card::Card, policy::Policy, workload::Agent};
 
 /// All workloads of one name in a namespace: their policies share names, so one pass looks at all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,43 +23,74 @@ impl std::fmt::Display for Slot {
 /// All indexes of the process.
 #[derive(Debug, Default)]
 pub struct Indexes {
-    /// AgentCards.
-    pub cards: Cards,
-    /// NetworkPolicies of ours.
-    pub policies: Policies,
-    /// Agents.
-    pub workloads: Workloads,
+    /// AgentCards, linked to the workloads they speak for; those being deleted too.
+    pub cards: Index<Card>,
+    /// NetworkPolicies of ours, linked to the card they were made for.
+    pub policies: Index<Policy>,
+    /// Agents: workloads with label `kagenti.io/type=agent`.
+    pub workloads: Index<Agent>,
 }
 
-/// True when the resourceVersion `candidate` is certainly older than `known`. Versions are numbers that only rise;
-/// anything else is never called older.
-fn is_older(candidate: &str, known: &str) -> bool {
-    match (candidate.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(candidate), Ok(known)) => candidate < known,
-        _ => false,
+impl Indexes {
+    /// A policy that this suite made and nobody deletes.
+    pub fn managed(&self, policy: &Key) -> Option<Arc<Policy>> {
+        self.policies.get(policy).filter(|policy| policy.is_managed() && !policy.terminating)
     }
-}
 
-/// What an object did to an index.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Upsert<T> {
-    /// Something newer is known; nothing changed.
-    Stale,
-    /// The very same version was known; nothing changed.
-    Known,
-    /// It is in the index now; this was there before.
-    Stored(Option<T>),
+    /// Names that have cards, of a namespace or of all.
+    pub fn slots(&self, namespace: Option<&str>) -> Vec<Slot> {
+        self.cards.links(|slot| namespace.is_none_or(|ns| slot.namespace == ns).then(|| slot.clone()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_older;
+    use super::*;
+    use serde_json::json;
+
+    fn slot(name: &str) -> Slot {
+        Slot { namespace: "ns".into(), name: name.into() }
+    }
 
     #[test]
-    fn versions_compare_as_numbers() {
-        assert!(is_older("9", "10"));
-        assert!(!is_older("10", "9"));
-        assert!(!is_older("7", "7"));
-        assert!(!is_older("x", "7"));
+    fn the_slot_follows_the_target() {
+        let card = |target: &str, version: &str| {
+            Card::from_view(
+                serde_json::from_value(json!({
+                    "metadata": {"namespace": "ns", "name": "c", "uid": "c", "resourceVersion": version},
+                    "spec": {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}},
+                }))
+                .unwrap(),
+            )
+        };
+        let index = Indexes::default();
+        index.cards.upsert(card("a", "1")).unwrap();
+        assert_eq!(index.slots(None), [slot("a")]);
+        index.cards.upsert(card("b", "2")).unwrap();
+        assert!(index.cards.linked(&slot("a")).is_empty());
+        assert_eq!(index.cards.linked(&slot("b")).len(), 1);
+        assert!(index.cards.upsert(card("a", "1")).is_err());
+        assert_eq!(index.slots(Some("ns")), [slot("b")]);
+        assert!(index.slots(Some("other")).is_empty());
+    }
+
+    #[test]
+    fn policies_are_found_by_their_card() {
+        let policy = |card: &str, version: &str| {
+            let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"namespace": "ns", "name": "p", "uid": "u", "resourceVersion": version,
+                    "labels": {"managed-by": "kagenti-operator", "kagenti.dev/policy-type": "identity-verification"},
+                    "annotations": {"kagenti.dev/agentcard-name": card}},
+                "spec": {"egress": [{}]}});
+            Policy::new(serde_json::from_value(object).unwrap())
+        };
+        let key = |name: &str| Key::new("ns", name);
+        let index = Indexes::default();
+        index.policies.upsert(policy("c", "1")).unwrap();
+        assert_eq!(index.policies.linked(&key("c")).len(), 1);
+        index.policies.upsert(policy("d", "2")).unwrap();
+        assert!(index.policies.linked(&key("c")).is_empty());
+        assert_eq!(index.policies.linked(&key("d")).len(), 1);
+        assert!(index.managed(&key("p")).is_some());
     }
 }

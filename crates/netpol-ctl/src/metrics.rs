@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use controller_kit::{
-    metrics::Metrics,
-    reconcile::{ControllerMetrics, ReconcileMetrics},
-};
+use controller_kit::metrics::Metrics;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
 };
 
-use crate::{api_server::Endpoints, index::Indexes, verdict::Mode};
+use crate::{api_server::Endpoints, card::Card, index::Indexes, verdict::Mode};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +33,6 @@ struct OpLabel {
 #[derive(Clone)]
 pub struct OwnMetrics {
     writes: Family<OpLabel, Counter>,
-    /// The passes.
-    pub reconciles: ControllerMetrics,
 }
 
 impl OwnMetrics {
@@ -51,7 +46,6 @@ impl OwnMetrics {
                 "Writes of NetworkPolicies and of finalizers of cards, by operation",
                 Family::default(),
             ),
-            reconciles: ReconcileMetrics::register(metrics).controller("networkpolicy"),
         };
         for op in [Op::Create, Op::Update, Op::Delete, Op::Finalizer] {
             drop(own.writes.get_or_create(&OpLabel { op: op.as_str() }));
@@ -99,8 +93,8 @@ impl Collector for Gauges {
             MetricType::Gauge,
         )?;
         for mode in [Mode::Permissive, Mode::Restrictive] {
-            let count = i64::try_from(self.index.policies.count(mode)).unwrap_or(i64::MAX);
-            ConstGauge::new(count).encode(family.encode_family(&[("mode", mode.as_str())])?)?;
+            let count = self.index.policies.count(|policy| policy.mode == mode && policy.is_managed());
+            ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(family.encode_family(&[("mode", mode.as_str())])?)?;
         }
         Self::single(
             &mut encoder,
@@ -112,7 +106,7 @@ impl Collector for Gauges {
             &mut encoder,
             "kagenti_netpol_unverifiable_cards",
             "AgentCards without condition Verified: no trust mechanism is on, so their agents are isolated",
-            self.index.cards.unverifiable(|_| true),
+            self.index.cards.count(Card::is_unverifiable),
         )
     }
 }

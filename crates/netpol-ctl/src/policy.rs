@@ -1,7 +1,7 @@
 //! What netpol-ctl keeps of a NetworkPolicy, and what has to change in one (card §15.2).
 
 use api_types::AgentCard;
-use controller_kit::watch::Key;
+use controller_kit::{index::Entry, watch::Key};
 use k8s_openapi::{
     api::networking::v1::{NetworkPolicy, NetworkPolicySpec},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -40,6 +40,24 @@ pub struct Policy {
     has_labels: bool,
     has_annotations: bool,
     owners: Vec<OwnerReference>,
+}
+
+impl Entry for Policy {
+    type Key = Key;
+    type Link = Key;
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn version(&self) -> &str {
+        &self.resource_version
+    }
+
+    /// The card it was made for.
+    fn links(&self) -> impl Iterator<Item = Key> {
+        self.card.iter().map(|card| Key::new(self.key.namespace.clone(), card.clone()))
+    }
 }
 
 impl Policy {

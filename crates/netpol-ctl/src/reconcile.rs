@@ -3,21 +3,21 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api_types::enrolment::TargetKind;
-use controller_kit::watch::Key as ObjectKey;
+use controller_kit::{scope::dynamic_api_in, watch::Key as ObjectKey, workload::resource};
 use kube::Api;
 
 use crate::{
     announce,
     card::{Card, CardView, Target},
     context::{Context, Key},
-    error::Error,
-    index::{Slot, WorkloadKey},
+    error::{Error, PassError},
+    index::Slot,
     metrics::Op,
     naming,
     plan::{Plan, Wanted, Workload, plan},
     policy::Policy,
     sources::{Source, State},
-    workload::{self, WorkloadView},
+    workload::{WorkloadKey, WorkloadView},
     write::{self, Created},
 };
 
@@ -40,7 +40,7 @@ pub async fn pass(ctx: &Context, key: &Key) -> Result<Next, Error> {
         Key::Card(key) => finalizers(ctx, key).await,
     };
     match result {
-        Err(Error::NotSynced(what)) => {
+        Err(Error::Pass(PassError::NotSynced(what))) => {
             tracing::debug!(object = %key, "waiting for the watch of {what}");
             Ok(Some(NOT_SYNCED))
         }
@@ -59,13 +59,13 @@ fn readable(ctx: &Context, namespace: &str) -> Result<bool, Error> {
     for state in sources {
         match state {
             State::Synced => {}
-            State::Pending => return Err(Error::NotSynced("cards, workloads or policies")),
+            State::Pending => return Err(PassError::NotSynced("cards, workloads or policies").into()),
             State::Troubled(_) => readable = false,
         }
     }
     // Refused, its addresses are unknown, and that denies: it does not stop the work.
     if api_server == State::Pending {
-        return Err(Error::NotSynced("endpointslices"));
+        return Err(PassError::NotSynced("endpointslices").into());
     }
     Ok(readable)
 }
@@ -73,11 +73,11 @@ fn readable(ctx: &Context, namespace: &str) -> Result<bool, Error> {
 fn plan_of(ctx: &Context, slot: &Slot) -> Plan {
     let workload = |target: &Target, kind: TargetKind| {
         let key = WorkloadKey { slot: Slot { name: target.name.clone(), ..slot.clone() }, kind };
-        ctx.index.workloads.get(&key).map_or(Workload::Absent, Workload::Agent)
+        ctx.index.workloads.get(&key).map_or(Workload::Absent, |agent| Workload::Agent(agent.selector.clone()))
     };
-    let exists = |name: &str| ctx.index.policies.managed(&object_key(slot, name)).is_some();
+    let exists = |name: &str| ctx.index.managed(&object_key(slot, name)).is_some();
     let delay = ctx.settings.initial_policy_delay;
-    plan(&slot.name, &ctx.index.cards.of(slot), workload, exists, delay, ctx.now())
+    plan(&slot.name, &ctx.index.cards.linked(slot), workload, exists, delay, ctx.now())
 }
 
 fn object_key(slot: &Slot, name: &str) -> ObjectKey {
@@ -92,7 +92,7 @@ pub fn claimant(ctx: &Context, key: &ObjectKey) -> Option<Slot> {
             .map(|name| Slot { namespace: key.namespace.clone(), name: name.to_owned() })
             .collect(),
         // Shortened: such names are rare, and their namespaces are looked through.
-        None => ctx.index.cards.slots(Some(&key.namespace)).into_iter().collect(),
+        None => ctx.index.slots(Some(&key.namespace)),
     };
     slots.into_iter().find(|slot| plan_of(ctx, slot).claims(&key.name))
 }
@@ -127,7 +127,7 @@ async fn workloads(ctx: &Context, slot: &Slot) -> Result<Next, Error> {
         if kept.contains(&key.name) {
             continue;
         }
-        if let Some(policy) = ctx.index.policies.managed(&key)
+        if let Some(policy) = ctx.index.managed(&key)
             && claimant(ctx, &key).is_none_or(|other| other == *slot)
             && !write::delete(ctx, &policy).await?
         {
@@ -139,13 +139,13 @@ async fn workloads(ctx: &Context, slot: &Slot) -> Result<Next, Error> {
 
 /// Policies that belong to the workloads of this name by their own names or by their cards, wanted or not.
 fn surplus_names(ctx: &Context, slot: &Slot, plan: &Plan) -> BTreeSet<ObjectKey> {
-    let cards = ctx.index.cards.of(slot);
-    let by_card = cards.iter().flat_map(|card| ctx.index.policies.of_card(&card.key));
+    let cards = ctx.index.cards.linked(slot);
+    let by_card = cards.iter().flat_map(|card| ctx.index.policies.linked(&card.key));
     let by_kind = TargetKind::ALL.map(|kind| naming::of_kind(&slot.name, kind.as_str()));
     let fallbacks = plan.wanted.iter().map(|wanted| wanted.fallback.clone());
     let by_name = by_kind.into_iter().chain([naming::plain(&slot.name)]).chain(fallbacks);
-    let all = by_card.chain(by_name.map(|name| object_key(slot, &name)));
-    all.filter(|key| ctx.index.policies.managed(key).is_some()).collect()
+    let all = by_card.map(|policy| policy.key.clone()).chain(by_name.map(|name| object_key(slot, &name)));
+    all.filter(|key| ctx.index.managed(key).is_some()).collect()
 }
 
 /// Makes one policy what it has to be; its name, or none when its namespace ends.
@@ -158,7 +158,7 @@ async fn ensure(
     let spec = ctx.rules.spec(wanted.mode, (*wanted.selector).clone(), &ctx.endpoints.current());
     for name in [&wanted.name, &wanted.fallback] {
         let key = object_key(slot, name);
-        let Some(policy) = ctx.index.policies.managed(&key).filter(|policy| !kept.contains(&policy.key.name))
+        let Some(policy) = ctx.index.managed(&key).filter(|policy| !kept.contains(&policy.key.name))
         else {
             continue;
         };
@@ -239,10 +239,10 @@ async fn look_up(ctx: &Context, slot: &Slot, target: &Target) -> Result<bool, Er
             None => return Ok(false),
         },
     };
-    let resource = workload::resource(kind, version);
-    let api = Api::<WorkloadView>::namespaced_with(ctx.client.clone(), &slot.namespace, &resource);
+    let api =
+        dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), Some(&slot.namespace));
     let object = format!("{} {}/{}", target.kind, slot.namespace, target.name);
-    let found = api.get_opt(&target.name).await.map_err(Error::api("read", object))?;
+    let found = api.get_opt(&target.name).await.map_err(PassError::api("read", object))?;
     Ok(found.is_some_and(|view| api_types::card::is_agent(view.metadata.labels.as_ref())))
 }
 
@@ -251,7 +251,7 @@ async fn surplus(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     if !readable(ctx, &key.namespace)? {
         return Ok(Some(TROUBLED));
     }
-    let Some(policy) = ctx.index.policies.managed(key) else { return Ok(None) };
+    let Some(policy) = ctx.index.managed(key) else { return Ok(None) };
     if let Some(slot) = claimant(ctx, key) {
         ctx.wake(slot, Duration::ZERO);
         return Ok(None);
@@ -278,7 +278,7 @@ async fn surplus(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
 
 async fn is_alive(ctx: &Context, key: &ObjectKey) -> Result<bool, Error> {
     let api = Api::<CardView>::namespaced(ctx.client.clone(), &key.namespace);
-    let found = api.get_opt(&key.name).await.map_err(Error::api("read", format!("AgentCard {key}")))?;
+    let found = api.get_opt(&key.name).await.map_err(PassError::api("read", format!("AgentCard {key}")))?;
     Ok(found.is_some_and(|view| view.metadata.deletion_timestamp.is_none()))
 }
 
@@ -289,7 +289,7 @@ async fn finalizers(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     ctx.may_write()?;
     let stripped = write::strip_finalizers(&ctx.client, &card).await;
     if stripped
-        .map_err(Error::api("take the finalizers of the previous operator off", format!("AgentCard {key}")))?
+        .map_err(PassError::api("take the finalizers of the previous operator off", format!("AgentCard {key}")))?
     {
         ctx.metrics.wrote(Op::Finalizer);
         tracing::info!(card = %key, "finalizers of the previous operator removed");

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use controller_kit::apply::{is_not_found, message_of};
+use controller_kit::{apply::is_not_found, message::message_of};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{

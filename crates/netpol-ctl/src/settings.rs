@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, duration_or_zero};
+use controller_kit::cli::{Component, Requests, duration_or_zero};
 use ipnet::IpNet;
 
 /// This component.
-pub const COMPONENT: Component =
-    Component { name: "netpol-ctl", about: "Turns the verdict on an AgentCard into a NetworkPolicy" };
+pub const COMPONENT: Component = Component {
+    name: "netpol-ctl",
+    about: "Turns the verdict on an AgentCard into a NetworkPolicy",
+    // A change of the trust bundle or of the API server's address is one of every policy: with the common limit of 100
+    // per second 2,000 policies would take 20 s, and 20 s is the most we promise. The API server's own fairness
+    // protects it.
+    requests: Requests { qps: 500, burst: 1000 },
+};
 
 /// From where verified Pods may reach a verified workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -3,9 +3,6 @@
 use api_types::enrolment::TargetKind;
 pub use controller_kit::sources::State;
 
-/// Which watches have delivered.
-pub type Sources = controller_kit::sources::Sources<Source>;
-
 /// One kind of object that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {

@@ -1,30 +1,22 @@
 //! What netpol-ctl knows of a workload: which Pods are its own.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use api_types::enrolment::TargetKind;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
-use serde::{Deserialize, Serialize};
+use controller_kit::{index::Entry, lean::LeanObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::Deserialize;
 
-/// Served versions of the Sandbox kind, newest first.
-pub const SANDBOX_VERSIONS: [&str; 2] = ["v1beta1", "v1alpha1"];
+use crate::index::Slot;
+
 /// Labels of the suite on a pod template come and go; a selector must not.
 const OWN_LABELS: &str = "agent.kagenti.dev/";
 
 /// A Deployment, StatefulSet or Sandbox as read from the API: only what the policy depends on.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WorkloadView {
-    /// Object metadata.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// The part of the spec that matters.
-    #[serde(default)]
-    pub spec: SpecView,
-}
+pub type WorkloadView = LeanObject<SpecView>;
 
 /// The part of a workload's spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Deployment and StatefulSet.
@@ -34,7 +26,7 @@ pub struct SpecView {
 }
 
 /// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateView {
     /// Its metadata.
@@ -42,50 +34,46 @@ pub struct TemplateView {
 }
 
 /// Labels of a pod template.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateMeta {
     /// Labels.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-impl Resource for WorkloadView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
+/// Names one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadKey {
+    /// Namespace and name.
+    pub slot: Slot,
+    /// Kind.
+    pub kind: TargetKind,
 }
 
-/// The resource to watch; `sandbox` is the version of the Sandbox kind and ignored for the others.
-pub fn resource(kind: TargetKind, sandbox: &str) -> ApiResource {
-    let (version, plural) = match kind {
-        TargetKind::Deployment => ("v1", "deployments"),
-        TargetKind::StatefulSet => ("v1", "statefulsets"),
-        TargetKind::Sandbox => (sandbox, "sandboxes"),
-    };
-    ApiResource {
-        group: kind.group().into(),
-        version: version.into(),
-        api_version: format!("{}/{version}", kind.group()),
-        kind: kind.as_str().into(),
-        plural: plural.into(),
+/// A workload with label `kagenti.io/type=agent`, as kept in the index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// Namespace, name and kind.
+    pub key: WorkloadKey,
+    /// Selects its Pods; `None` = nothing would tell them from others.
+    pub selector: Option<Arc<LabelSelector>>,
+}
+
+impl Entry for Agent {
+    type Key = WorkloadKey;
+    type Link = Infallible;
+
+    fn key(&self) -> &WorkloadKey {
+        &self.key
+    }
+
+    /// Only the watch writes it, so its events come in order.
+    fn version(&self) -> &str {
+        ""
+    }
+
+    fn links(&self) -> impl Iterator<Item = Infallible> {
+        std::iter::empty()
     }
 }
 

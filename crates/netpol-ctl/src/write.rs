@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use controller_kit::{
-    apply::{code_of, is_forbidden, is_not_found, is_stale, message_of},
+    apply::{code_of, is_forbidden, is_not_found, is_stale},
+    message::message_of,
     watch::Key,
 };
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
@@ -20,7 +21,7 @@ use crate::{
     card::{Card, CardView, is_legacy},
     context::Context,
     desired,
-    error::Error,
+    error::{Error, PassError},
     metrics::Op,
     naming::MANAGER,
     policy::Policy,
@@ -38,7 +39,7 @@ fn store(ctx: &Context, object: NetworkPolicy) -> Arc<Policy> {
     let key = policy.key.clone();
     let fallback = Arc::new(policy.clone());
     // Something newer may have arrived by the watch meanwhile.
-    ctx.index.policies.upsert(policy);
+    let _ = ctx.index.policies.upsert(policy);
     ctx.index.policies.get(&key).unwrap_or(fallback)
 }
 
@@ -80,7 +81,7 @@ pub async fn create(
         Err(error) if is_forbidden(&error) && message_of(&error).contains("being terminated") => {
             Ok(Created::NamespaceEnds)
         }
-        Err(error) => Err(Error::api("create", about(&key))(error)),
+        Err(error) => Err(PassError::api("create", about(&key))(error).into()),
     }
 }
 
@@ -113,7 +114,7 @@ pub async fn update(
                 Some(live) if live.is_managed() => policy = live,
                 _ => return Ok(None),
             },
-            Err(error) => return Err(Error::api("change", about(&key))(error)),
+            Err(error) => return Err(PassError::api("change", about(&key))(error).into()),
         }
     }
 }
@@ -131,7 +132,7 @@ async fn send(api: &Api<NetworkPolicy>, name: &str, patch: Vec<Value>) -> kube::
 /// What the API server says.
 pub async fn read(ctx: &Context, key: &Key) -> Result<Option<Arc<Policy>>, Error> {
     let live =
-        policies(ctx, &key.namespace).get_opt(&key.name).await.map_err(Error::api("read", about(key)))?;
+        policies(ctx, &key.namespace).get_opt(&key.name).await.map_err(PassError::api("read", about(key)))?;
     if let Some(object) = live {
         let policy = Policy::new(object);
         if policy.is_managed() {
@@ -148,7 +149,7 @@ pub async fn read(ctx: &Context, key: &Key) -> Result<Option<Arc<Policy>>, Error
 
 fn store_read(ctx: &Context, policy: Policy) -> Arc<Policy> {
     let fresh = Arc::new(policy.clone());
-    ctx.index.policies.upsert(policy);
+    let _ = ctx.index.policies.upsert(policy);
     fresh
 }
 
@@ -170,7 +171,7 @@ pub async fn delete(ctx: &Context, policy: &Policy) -> Result<bool, Error> {
             read(ctx, key).await?;
             Ok(false)
         }
-        Err(error) => Err(Error::api("delete", about(key))(error)),
+        Err(error) => Err(PassError::api("delete", about(key))(error).into()),
     }
 }
 

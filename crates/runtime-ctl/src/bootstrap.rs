@@ -20,7 +20,7 @@ const TEMPLATES: [Input; 2] = [Input::Runtime, Input::SpiffeHelper];
 /// Creates the copies that are missing; existing ones are never touched. Returns what went wrong, for events.
 ///
 /// # Errors
-/// Only [`Error::NotLeader`].
+/// Only [`Error::Pass`], when this replica does not lead.
 pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Vec<String>, Error> {
     let mut failures = Vec::new();
     for input in TEMPLATES {

@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     enrolment::Trigger,
     error::{Error, message_of},
-    index::{OwnerKey, RuntimeKey, Target},
+    index::{OwnerKey, RuntimeKey, Target, WorkloadLink},
     reconcile::{Next, finish},
     sandbox::{self, Resumed},
     sources::Source,
@@ -46,7 +46,7 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>) -> Result<Next, Erro
     if !write::has_finalizer(&runtime) {
         return Ok(None);
     }
-    let key = RuntimeKey::of(&runtime);
+    let key = RuntimeKey::of(&*runtime);
     for workload in candidates(ctx, &runtime)?.into_values() {
         let withdrawal = withdraw::plan(&workload);
         match release(ctx, &key, &workload).await {
@@ -73,8 +73,8 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>) -> Result<Next, Erro
 /// The workloads an AgentRuntime may have enrolled: its target, and whatever carries its name.
 fn candidates(ctx: &Context, runtime: &AgentRuntime) -> Result<BTreeMap<WorkloadKey, Arc<Workload>>, Error> {
     let mine = RuntimeKey::of(runtime);
-    let mut found: BTreeMap<_, _> =
-        ctx.index.workloads.enrolled_by(&mine).into_iter().map(|w| (w.key.clone(), w)).collect();
+    let enrolled = ctx.index.workloads.linked(&WorkloadLink::EnrolledBy(mine.clone()));
+    let mut found: BTreeMap<_, _> = enrolled.into_iter().map(|w| (w.key.clone(), w)).collect();
     if let Ok(key) = target::key(&mine.namespace, &runtime.spec.target_ref) {
         let served = key.kind != crate::kinds::WorkloadKind::Sandbox || ctx.sandbox_version().is_some();
         if served && !ctx.sources.is_synced(Source::Workloads(key.kind), &mine.namespace) {

@@ -77,7 +77,7 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
     };
     let decision = decide_for(ctx, &runtime, &workload, &config);
     let warnings = decide::config_warnings(&config, &decision);
-    ctx.note_odd(&RuntimeKey::of(&runtime), warnings.iter().map(|warning| warning.reason).collect());
+    ctx.note_odd(&RuntimeKey::of(&*runtime), warnings.iter().map(|warning| warning.reason).collect());
     report.set(condition::CONFIG_RESOLVED, decide::config_verdict(&warnings));
     report.set(condition::MTLS_READY, decide::mtls_verdict(&decision));
     report.set(condition::IDENTITY_READY, decide::identity_verdict(&namespace, &config, &decision));
@@ -111,7 +111,7 @@ pub async fn run(ctx: &Context, runtime: Arc<AgentRuntime>, workload: Arc<Worklo
         return Ok(Some(next.map_or(later, |next| next.min(later))));
     }
     if let Some(now) =
-        ctx.index.runtimes.get(&RuntimeKey::of(&runtime)).and_then(|runtime| runtime.status.clone())
+        ctx.index.runtimes.get(&RuntimeKey::of(&*runtime)).and_then(|runtime| runtime.status.clone())
         && !warnings.is_empty()
         && turned(old.as_ref(), &now, condition::CONFIG_RESOLVED)
     {

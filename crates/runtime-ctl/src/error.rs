@@ -1,29 +1,16 @@
 //! Errors a retry may fix. Whatever a user has to change is a condition instead.
 
-use std::borrow::Cow;
+use std::time::Duration;
 
-pub use controller_kit::apply::{code_of, message_of};
+use controller_kit::controller::{Failed, Retry};
+pub use controller_kit::{apply::code_of, controller::PassError, message::message_of};
 
 /// Why a pass did not reach its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused or did not answer.
-    #[error("cannot {action} {object}")]
-    Api {
-        /// What was tried.
-        action: &'static str,
-        /// On which object.
-        object: Cow<'static, str>,
-        /// The answer.
-        #[source]
-        source: kube::Error,
-    },
-    /// This replica may not write any more.
-    #[error("no longer the leader, nothing was written")]
-    NotLeader,
-    /// A watch this pass needs has not delivered yet.
-    #[error("waiting for the watch of {0}")]
-    NotSynced(&'static str),
+    /// What every controller meets.
+    #[error(transparent)]
+    Pass(#[from] PassError),
     /// The workload could not be cleaned; the condition says why.
     #[error("clean-up of {object} failed: {message}")]
     Cleanup {
@@ -47,13 +34,15 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Wraps an answer of the API server.
-    pub fn api(
-        action: &'static str,
-        object: impl Into<Cow<'static, str>>,
-    ) -> impl FnOnce(kube::Error) -> Self {
-        let object = object.into();
-        move |source| Self::Api { action, object, source }
+impl Failed for Error {
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Pass(error) => error.retry(),
+            // Runtime §8.1.
+            Self::Cleanup { .. } => Retry::BackOff(Duration::from_secs(1)),
+            // Runtime §6 step 10.
+            Self::Apply { refused: true, .. } => Retry::BackOff(Duration::from_secs(30)),
+            Self::Apply { refused: false, .. } | Self::Config(_) => Retry::SOON,
+        }
     }
 }

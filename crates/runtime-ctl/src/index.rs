@@ -21,7 +21,7 @@ pub use self::{
     namespaces::{NamespaceFacts, NamespaceState, Namespaces},
     pods::{OwnerKey, Pod, Pods, Resolved as PodResolved},
     runtimes::{RuntimeKey, Runtimes, Target},
-    workloads::Workloads,
+    workloads::{WorkloadLink, Workloads},
 };
 
 /// All indexes of the process.
@@ -64,32 +64,5 @@ impl Indexes {
     /// Notes whether the CSIDriver exists; true when that is news.
     pub fn set_spire_driver(&self, present: bool) -> bool {
         self.spire.swap(present, Ordering::AcqRel) != present
-    }
-}
-
-/// The index knows something newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
-
-/// True when the resourceVersion `candidate` is certainly older than `known`.
-///
-/// Versions are numbers that only rise, in every API server since etcd3; anything else is never called older.
-pub(crate) fn is_older(candidate: &str, known: &str) -> bool {
-    match (candidate.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(candidate), Ok(known)) => candidate < known,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_older;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(is_older("9", "10"));
-        assert!(!is_older("10", "9"));
-        assert!(!is_older("7", "7"));
-        assert!(!is_older("x", "7"));
     }
 }

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use crate::{
     cleanup::{self, Released},
     context::Context,
-    error::Error,
-    index::RuntimeKey,
+    error::{Error, PassError},
+    index::{RuntimeKey, WorkloadLink},
     kinds::WorkloadKind,
     reconcile::Next,
     sandbox,
@@ -36,7 +36,7 @@ pub async fn report(ctx: &Context, key: &RuntimeKey, bad: &Undecodable) -> Resul
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
     let object = || format!("AgentRuntime {key}");
     // A live read: the watch could not decode the object, so its status is not known.
-    let Some(live) = api.get_opt(&key.name).await.map_err(Error::api("read", object()))? else {
+    let Some(live) = api.get_opt(&key.name).await.map_err(PassError::api("read", object()))? else {
         ctx.undecodable.remove(key);
         return Ok(None);
     };
@@ -61,7 +61,7 @@ pub async fn report(ctx: &Context, key: &RuntimeKey, bad: &Undecodable) -> Resul
     });
     match api.patch_status(&key.name, &params(), &Patch::Merge(&body)).await {
         Err(error) if !apply::is_not_found(&error) => {
-            Err(Error::api("write", format!("the status of {}", object()))(error))
+            Err(PassError::api("write", format!("the status of {}", object()))(error).into())
         }
         _ => Ok(None),
     }
@@ -83,10 +83,10 @@ async fn let_go(
     }
     for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet] {
         if !ctx.sources.is_synced(Source::Workloads(kind), &key.namespace) {
-            return Err(Error::NotSynced("workloads"));
+            return Err(PassError::NotSynced("workloads").into());
         }
     }
-    for workload in ctx.index.workloads.enrolled_by(key) {
+    for workload in ctx.index.workloads.linked(&WorkloadLink::EnrolledBy(key.clone())) {
         if cleanup::release(ctx, key, &workload).await? == Released::Waiting {
             return Ok(Some(sandbox::LOOK_AGAIN));
         }
@@ -98,7 +98,7 @@ async fn let_go(
     });
     match api.patch(&key.name, &params(), &Patch::Merge(&body)).await {
         Err(error) if !apply::is_not_found(&error) => {
-            Err(Error::api("change", format!("the finalizers of AgentRuntime {key}"))(error))
+            Err(PassError::api("change", format!("the finalizers of AgentRuntime {key}"))(error).into())
         }
         _ => {
             ctx.forget(key);

@@ -1,11 +1,7 @@
 //! The kinds of workload that can be enrolled (runtime §8).
 
 pub use api_types::enrolment::TargetKind as WorkloadKind;
-use kube::discovery::ApiResource;
 use serde_json::{Value, json};
-
-/// API group of the Sandbox kind.
-pub const SANDBOX_GROUP: &str = "agents.x-k8s.io";
 
 /// Served version of the Sandbox kind; the two differ in how a Sandbox is suspended (runtime §8.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,22 +10,6 @@ pub enum SandboxVersion {
     V1Alpha1,
     /// Suspended by `spec.operatingMode: Suspended`.
     V1Beta1,
-}
-
-/// The resource to talk to; `sandbox` decides the version of a Sandbox and nothing else.
-pub fn resource(kind: WorkloadKind, sandbox: SandboxVersion) -> ApiResource {
-    let (version, plural) = match (kind, sandbox) {
-        (WorkloadKind::Deployment, _) => ("v1", "deployments"),
-        (WorkloadKind::StatefulSet, _) => ("v1", "statefulsets"),
-        (WorkloadKind::Sandbox, version) => (version.as_str(), "sandboxes"),
-    };
-    ApiResource {
-        group: kind.group().into(),
-        version: version.into(),
-        api_version: format!("{}/{version}", kind.group()),
-        kind: kind.as_str().into(),
-        plural: plural.into(),
-    }
 }
 
 /// Field of the spec that holds the pod template.
@@ -41,12 +21,9 @@ pub const fn template_field(kind: WorkloadKind) -> &'static str {
 }
 
 impl SandboxVersion {
-    /// The version on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::V1Alpha1 => "v1alpha1",
-            Self::V1Beta1 => "v1beta1",
-        }
+    /// Reads the version on the wire; newer ones are as the newest known.
+    pub fn of(version: &str) -> Self {
+        if version == "v1alpha1" { Self::V1Alpha1 } else { Self::V1Beta1 }
     }
 
     /// Merge patch fragment of `spec` that runs or suspends a Sandbox.

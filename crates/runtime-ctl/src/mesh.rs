@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api_types::names::{annotation, label, manager, reason};
+use controller_kit::memory::Memory;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api,
@@ -13,8 +14,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    context::{Context, Memory},
-    error::{Error, code_of, message_of},
+    context::Context,
+    error::{Error, PassError, code_of, message_of},
     index::{NamespaceFacts, NamespaceState},
     status::{Truth, Verdict},
 };
@@ -94,7 +95,7 @@ fn wish(namespace: &str, operator_namespace: &str, facts: &NamespaceFacts) -> Wi
 /// Condition IstioMeshEnrolled of a namespace; labels it first when need be. `None` = the flag is off.
 ///
 /// # Errors
-/// Only [`Error::NotLeader`]; what the API server refuses is in the condition.
+/// Only [`Error::Pass`], when this replica does not lead; what the API server refuses is in the condition.
 pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Option<Verdict>, Error> {
     if !ctx.settings.enable_istio_mesh {
         return Ok(None);
@@ -121,7 +122,7 @@ fn current(ctx: &Context, namespace: &str) -> Result<Option<Wish>, Error> {
             Ok(Some(if wish == Wish::TakeOff && clean() { Wish::Leave(opted_out(namespace)) } else { wish }))
         }
         NamespaceState::Unreadable => Ok(None),
-        NamespaceState::Absent => Err(Error::NotSynced("namespaces")),
+        NamespaceState::Absent => Err(PassError::NotSynced("namespaces").into()),
     }
 }
 

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use controller_kit::{
-    limiter::RolloutLimiter,
-    metrics::Metrics,
-    reconcile::{ControllerMetrics, ReconcileMetrics},
-};
+use controller_kit::{limiter::RolloutLimiter, metrics::Metrics};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
@@ -42,19 +38,17 @@ pub struct OwnMetrics {
     rollouts: Family<RolloutLabels, Counter>,
     config_warnings: Family<ReasonLabel, Gauge>,
     conflicts: Family<KindLabel, Counter>,
-    /// The reconciles of AgentRuntimes.
-    pub reconciles: ControllerMetrics,
 }
 
 impl OwnMetrics {
     /// Registers everything.
-    pub fn register(metrics: &Metrics, limiter: &RolloutLimiter<WorkloadKey>, index: Arc<Indexes>) -> Self {
+    pub fn register(metrics: &Metrics, limiter: &RolloutLimiter<WorkloadKey>, index: &Arc<Indexes>) -> Self {
         metrics.register(
             "kagenti_rollout_queue_length",
             "Workloads whose restart waits for the limiter",
             limiter.queue_length(),
         );
-        metrics.with_registry(|registry| registry.register_collector(Box::new(RuntimeGauge(index))));
+        metrics.with_registry(|registry| registry.register_collector(Box::new(RuntimeGauge(index.clone()))));
         Self {
             rollouts: metrics.register(
                 "kagenti_rollouts",
@@ -71,7 +65,6 @@ impl OwnMetrics {
                 "Patches that were refused because the object had changed",
                 Family::default(),
             ),
-            reconciles: ReconcileMetrics::register(metrics).controller("agentruntime"),
         }
     }
 

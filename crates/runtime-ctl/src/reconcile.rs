@@ -14,8 +14,8 @@ use crate::{
     announce, cleanup,
     context::{Context, Key},
     enrol,
-    error::{Error, message_of},
-    index::{NamespaceState, RuntimeKey, Target},
+    error::{Error, PassError, message_of},
+    index::{NamespaceState, RuntimeKey, Target, WorkloadLink},
     invalid,
     kinds::WorkloadKind,
     propagation, sandbox,
@@ -53,7 +53,7 @@ pub async fn pass(ctx: &Context, key: &Key) -> Result<Next, Error> {
         Key::Workload(key) => propagation::follow(ctx, key).await,
     };
     match result {
-        Err(Error::NotSynced(what)) => {
+        Err(Error::Pass(PassError::NotSynced(what))) => {
             tracing::debug!(object = %key, "waiting for the watch of {what}");
             Ok(Some(NOT_SYNCED))
         }
@@ -75,12 +75,12 @@ async fn runtime(ctx: &Context, key: &RuntimeKey) -> Result<Next, Error> {
     match ctx.index.namespaces.get(&key.namespace) {
         // Nothing is made in a namespace that goes away.
         NamespaceState::Known(facts) if facts.terminating => return Ok(None),
-        NamespaceState::Absent => return Err(Error::NotSynced("namespaces")),
+        NamespaceState::Absent => return Err(PassError::NotSynced("namespaces").into()),
         NamespaceState::Known(_) | NamespaceState::Unreadable => {}
     }
     match ctx.sources.state(Source::Pods, &key.namespace) {
         State::Synced => {}
-        State::Pending => return Err(Error::NotSynced("pods")),
+        State::Pending => return Err(PassError::NotSynced("pods").into()),
         // `/readyz` names what is missing.
         State::Troubled(_) => return Ok(Some(TROUBLED)),
     }
@@ -157,7 +157,7 @@ async fn resolve(ctx: &Context, runtime: &AgentRuntime) -> Result<Result<Arc<Wor
     }
     match ctx.sources.state(Source::Workloads(key.kind), &namespace) {
         State::Synced => {}
-        State::Pending => return Err(Error::NotSynced("workloads")),
+        State::Pending => return Err(PassError::NotSynced("workloads").into()),
         State::Troubled(why) => return Ok(Err(target::lookup_error(reference, &why))),
     }
     if says_missing(runtime) {
@@ -188,7 +188,7 @@ async fn release_former_targets(
     current: &WorkloadKey,
 ) -> Result<bool, Error> {
     let mine = RuntimeKey::of(runtime);
-    for workload in ctx.index.workloads.enrolled_by(&mine) {
+    for workload in ctx.index.workloads.linked(&WorkloadLink::EnrolledBy(mine.clone())) {
         if workload.key == *current {
             continue;
         }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     context::Context,
-    error::Error,
+    error::{Error, PassError},
     index::OwnerKey,
-    kinds::{SANDBOX_GROUP, WorkloadKind},
+    kinds::WorkloadKind,
     patch::{WorkloadPatch, set},
     workload::Workload,
     write,
@@ -81,7 +81,7 @@ pub async fn resume(ctx: &Context, workload: &Workload) -> Result<Resumed, Error
         "spec": spec,
     });
     let answer =
-        write::patch_workload(ctx, key, &body).await.map_err(Error::api("resume", key.to_string()))?;
+        write::patch_workload(ctx, key, &body).await.map_err(PassError::api("resume", key.to_string()))?;
     ctx.restarts.remove(key);
     tracing::info!(workload = %key, "Sandbox restarted");
     Ok(answer.map_or(Resumed::Gone, Resumed::Done))
@@ -100,12 +100,12 @@ async fn has_pod(ctx: &Context, workload: &Workload) -> Result<bool, Error> {
     let pods = api
         .list(&ListParams::default().fields(&format!("metadata.name={name}")))
         .await
-        .map_err(Error::api("look for the Pod of", workload.key.to_string()))?;
+        .map_err(PassError::api("look for the Pod of", workload.key.to_string()))?;
     let ours = |pod: &PartialObjectMeta<Pod>| {
         let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
         controller_of(owners).is_some_and(|owner| {
             owner.kind == WorkloadKind::Sandbox.as_str()
-                && owner.api_version.split('/').next() == Some(SANDBOX_GROUP)
+                && owner.api_version.split('/').next() == Some(WorkloadKind::Sandbox.group())
                 && owner.name == workload.key.name
         })
     };

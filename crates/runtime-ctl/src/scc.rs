@@ -6,7 +6,7 @@ use std::{
 };
 
 use api_types::names::{MANAGED_BY_OPERATOR, label, manager};
-use controller_kit::backoff::jitter;
+use controller_kit::{backoff::jitter, memory::Memory};
 use k8s_openapi::{
     api::rbac::v1::{ClusterRole, RoleBinding, RoleRef, Subject},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -14,7 +14,7 @@ use k8s_openapi::{
 use kube::{Api, api::PostParams};
 
 use crate::{
-    context::{Context, Memory},
+    context::Context,
     error::{Error, code_of, message_of},
     sources::Source,
 };
@@ -37,7 +37,7 @@ pub struct SccMemory {
 /// Makes sure that the RoleBinding exists. `Err` carries the message of the condition.
 ///
 /// # Errors
-/// Only [`Error::NotLeader`]; what the API server refuses is in the answer.
+/// Only [`Error::Pass`], when this replica does not lead; what the API server refuses is in the answer.
 pub async fn ensure(ctx: &Context, namespace: &str) -> Result<Result<(), String>, Error> {
     if !ctx.scc.openshift.load(Ordering::Acquire) || ctx.scc.bound.get(&namespace.to_owned()).is_some() {
         return Ok(Ok(()));

@@ -40,7 +40,7 @@ pub struct Bridge {
 /// Makes or removes the Certificate of a workload.
 ///
 /// # Errors
-/// Only [`Error::NotLeader`]; what the API server refuses is in the condition.
+/// Only [`Error::Pass`], when this replica does not lead; what the API server refuses is in the condition.
 pub async fn ensure(
     ctx: &Context,
     runtime: &AgentRuntime,

@@ -4,27 +4,24 @@ mod cluster;
 mod configs;
 mod optional;
 
-use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use api_types::AgentRuntime;
 use controller_kit::{
+    index::covers,
     lean::LeanMeta,
-    metrics::Metrics,
     process::Process,
-    watch::{self, StoreGauge, TroubleKind, WatchOptions, Watches},
+    scope::{api_in, dynamic_api_in},
+    watch::{self, Step, TroubleKind, WatchOptions, feed, pages},
+    workload::{plural, resource},
 };
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
-use kube::{
-    Api, ResourceExt,
-    core::DeserializeGuard,
-    runtime::watcher::{self, Event},
-};
+use kube::{ResourceExt, core::DeserializeGuard};
 
 use crate::{
     context::{Context, Key},
     index::{OwnerKey, Pod, RuntimeKey, Target},
-    kinds::{self, SandboxVersion, WorkloadKind},
+    kinds::{SandboxVersion, WorkloadKind},
     ovn, scc,
     sources::Source,
     workload::{Workload, WorkloadKey, WorkloadView},
@@ -33,171 +30,116 @@ use crate::{
 /// Counts of a status need no haste: one look for all of them.
 const CALM: Duration = Duration::from_secs(2);
 const NOW: Duration = Duration::ZERO;
-/// Objects of one page of a list: while it is read they are in memory whole.
-const PAGE: u32 = 200;
 
-fn pages() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE)
-}
-
-/// What every watch task needs.
-#[derive(Clone)]
-struct Watcher {
-    ctx: Arc<Context>,
-    watches: Watches,
-    metrics: Metrics,
-}
-
-impl Watcher {
-    /// Options whose trouble is noted for the passes that depend on the source.
-    fn options(&self, kind: &'static str, source: Source, namespace: Option<&str>) -> WatchOptions {
-        let (ctx, namespace) = (self.ctx.clone(), namespace.map(str::to_owned));
-        let options = WatchOptions::new(kind).on_trouble(move |trouble| {
-            if trouble.kind != TroubleKind::Expired {
-                ctx.sources.troubled(source, namespace.as_deref(), &trouble.text);
-            }
-        });
-        match source {
-            // Nothing can be enrolled while these are refused.
-            Source::Runtimes
-            | Source::Pods
-            | Source::Namespaces
-            | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
-            // A refusal counts as absence, and a condition says so (runtime §5.3, §19.4).
-            Source::Workloads(WorkloadKind::Sandbox)
-            | Source::Config(_)
-            | Source::Spire
-            | Source::OpenShift => options.degrade_when_refused(),
-        }
-    }
-
-    fn gauge(&self, kind: &str) -> StoreGauge {
-        StoreGauge::new(&self.metrics, kind)
-    }
-}
-
-/// The objects a running list has named.
-struct Listing<K>(Option<HashSet<K>>);
-
-impl<K: Eq + Hash> Listing<K> {
-    fn begin(&mut self) {
-        self.0 = Some(HashSet::new());
-    }
-
-    fn saw(&mut self, key: K) {
-        if let Some(seen) = &mut self.0 {
-            seen.insert(key);
-        }
-    }
-
-    fn end(&mut self) -> HashSet<K> {
-        self.0.take().unwrap_or_default()
+/// Options of a watch, whose trouble is noted for the passes that depend on the source.
+fn options(ctx: &Context, kind: &'static str, source: Source, namespace: Option<&str>) -> WatchOptions {
+    let counts = |trouble| trouble != TroubleKind::Expired;
+    let options = ctx.sources.note_troubles(WatchOptions::new(kind), source, namespace, counts);
+    match source {
+        // Nothing can be enrolled while these are refused.
+        Source::Runtimes
+        | Source::Pods
+        | Source::Namespaces
+        | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
+        // A refusal counts as absence, and a condition says so (runtime §5.3, §19.4).
+        Source::Workloads(WorkloadKind::Sandbox)
+        | Source::Config(_)
+        | Source::Spire
+        | Source::OpenShift => options.degrade_when_refused(),
     }
 }
 
 /// Starts every watch of the process.
 pub fn start(process: &Process, ctx: &Arc<Context>) {
-    let watcher =
-        Watcher { ctx: ctx.clone(), watches: process.watches(), metrics: process.metrics().clone() };
-    let spawn = |name: &'static str, task: futures::future::BoxFuture<'static, ()>| {
-        let stop = process.stop();
-        process.spawn(name, async move {
-            stop.run_until_cancelled(task).await;
-            Ok(())
-        });
-    };
     for namespace in watch::namespaces_of(process.scope()) {
         let scoped = |source| ctx.sources.register(source, namespace.as_deref());
         [Source::Runtimes, Source::Pods, Source::Workloads(WorkloadKind::Sandbox)]
             .into_iter()
             .for_each(scoped);
-        spawn("watch agentruntimes", Box::pin(runtimes(watcher.clone(), namespace.clone())));
-        spawn("watch pods", Box::pin(pods(watcher.clone(), namespace.clone())));
+        process.spawn_endless("watch agentruntimes", runtimes(ctx.clone(), namespace.clone()));
+        process.spawn_endless("watch pods", pods(ctx.clone(), namespace.clone()));
         for kind in [WorkloadKind::Deployment, WorkloadKind::StatefulSet] {
             scoped(Source::Workloads(kind));
-            let task = workloads(watcher.clone(), kind, SandboxVersion::V1Beta1, namespace.clone());
-            spawn("watch workloads", Box::pin(task));
+            process.spawn_endless("watch workloads", workloads(ctx.clone(), kind, "v1", namespace.clone()));
         }
     }
     for (input, namespace) in configs::watched(ctx) {
         ctx.sources.register(Source::Config(input), namespace.as_deref());
-        spawn("watch configmaps", Box::pin(configs::run(watcher.clone(), input, namespace)));
+        process.spawn_endless("watch configmaps", configs::run(ctx.clone(), input, namespace));
     }
-    spawn("feature gates file", Box::pin(configs::gates_file(ctx.clone())));
+    process.spawn_endless("feature gates file", configs::gates_file(ctx.clone()));
     ctx.sources.register(Source::Spire, None);
-    spawn("watch csidrivers", Box::pin(cluster::spire(watcher.clone())));
+    process.spawn_endless("watch csidrivers", cluster::spire(ctx.clone()));
     ctx.sources.register(Source::OpenShift, None);
     let looking = ctx.clone();
-    spawn("look for openshift", Box::pin(async move { scc::look(&looking).await }));
+    process.spawn_endless("look for openshift", async move { scc::look(&looking).await });
     let (client, metrics) = (ctx.client.clone(), process.metrics().clone());
-    let routing = async move {
+    process.spawn_endless("look at the network", async move {
         ovn::look(&client, &metrics).await;
         // A task that ends ends the process.
         std::future::pending::<()>().await;
-    };
-    spawn("look at the network", Box::pin(routing));
-    for (name, task) in cluster::namespaces(&watcher) {
-        spawn(name, task);
+    });
+    for (name, task) in cluster::namespaces(ctx) {
+        process.spawn_endless(name, task);
     }
-    spawn("watch sandboxes", Box::pin(optional::sandboxes(watcher.clone())));
-    spawn("watch certificates", Box::pin(optional::certificates(watcher)));
+    process.spawn_endless("watch sandboxes", optional::sandboxes(ctx.clone()));
+    process.spawn_endless("watch certificates", optional::certificates(ctx.clone()));
+    count(process, ctx);
 }
 
-async fn runtimes(watcher: Watcher, namespace: Option<String>) {
-    let ctx = watcher.ctx.clone();
-    let options = watcher.options("agentruntimes", Source::Runtimes, namespace.as_deref());
+/// Has the objects in the indexes counted.
+fn count(process: &Process, ctx: &Context) {
+    let metrics = process.metrics();
+    let index = || ctx.index.clone();
+    metrics.count_objects("agentruntimes", { let index = index(); move || index.runtimes.len() });
+    metrics.count_objects("pods", { let index = index(); move || index.pods.len() });
+    for kind in WorkloadKind::ALL {
+        let index = index();
+        metrics.count_objects(plural(kind), move || index.workloads.count(|workload| workload.key.kind == kind));
+    }
+}
+
+async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
+    let namespace = namespace.as_deref();
     let bad = {
         let ctx = ctx.clone();
         move |bad: watch::Undecodable| {
-            let key = RuntimeKey { namespace: bad.namespace.clone(), name: bad.name.clone() };
-            ctx.undecodable.insert(key, bad);
+            ctx.undecodable.insert(RuntimeKey::new(bad.namespace.clone(), bad.name.clone()), bad);
         }
     };
-    let config = pages();
-    let mut events = watch::guarded_watch_stream::<AgentRuntime>(
-        &watcher.watches,
+    let options = options(&ctx, "agentruntimes", Source::Runtimes, namespace);
+    let events = watch::guarded_watch_stream::<AgentRuntime>(
+        &ctx.watches,
         &ctx.client,
-        namespace.as_deref(),
-        config,
+        namespace,
+        pages(),
         options,
         bad,
     );
-    let mut gauge = watcher.gauge("agentruntimes");
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(object) => {
-                listing.saw(key_of(&object));
-                runtime_applied(&ctx, object);
-            }
-            Event::InitDone => {
-                for gone in ctx.index.runtimes.retain(namespace.as_deref(), &listing.end()) {
-                    runtime_gone(&ctx, &gone);
-                }
-                ctx.sources.synced(Source::Runtimes, namespace.as_deref());
-            }
-            Event::Apply(object) => runtime_applied(&ctx, object),
-            Event::Delete(object) => {
-                let key = key_of(&object);
-                ctx.undecodable.remove(&key);
-                if let Some(gone) = ctx.index.runtimes.remove(&key) {
-                    runtime_gone(&ctx, &gone);
-                }
+    feed(events, |step| match step {
+        Step::Put(object, listing) => {
+            listing.saw(RuntimeKey::of(&object));
+            runtime_applied(&ctx, object);
+        }
+        Step::Remove(object) => {
+            let key = RuntimeKey::of(&object);
+            ctx.undecodable.remove(&key);
+            if let Some(gone) = ctx.index.runtimes.remove(&key) {
+                runtime_gone(&ctx, &gone);
             }
         }
-        if listing.0.is_none() {
-            gauge.set(ctx.index.runtimes.len());
+        Step::Listed(seen) => {
+            for gone in ctx.index.runtimes.retain(namespace, &seen) {
+                runtime_gone(&ctx, &gone);
+            }
+            ctx.sources.synced(Source::Runtimes, namespace);
         }
-    }
-}
-
-fn key_of(object: &DeserializeGuard<AgentRuntime>) -> RuntimeKey {
-    RuntimeKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    })
+    .await;
 }
 
 fn runtime_applied(ctx: &Context, object: DeserializeGuard<AgentRuntime>) {
-    let key = key_of(&object);
+    let key = RuntimeKey::of(&object);
     let DeserializeGuard(Ok(runtime)) = object else {
         // Nobody works with an old version of it.
         if let Some(gone) = ctx.index.runtimes.remove(&key) {
@@ -250,49 +192,33 @@ fn wake_hand_labelled(ctx: &Context, target: &Target) {
 }
 
 /// Watches one kind of workload; ends only when it is dropped.
-async fn workloads(watcher: Watcher, kind: WorkloadKind, version: SandboxVersion, namespace: Option<String>) {
-    let ctx = &watcher.ctx;
-    let resource = kinds::resource(kind, version);
-    let api: Api<WorkloadView> = match &namespace {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
-    let plural = match kind {
-        WorkloadKind::Deployment => "deployments",
-        WorkloadKind::StatefulSet => "statefulsets",
-        WorkloadKind::Sandbox => "sandboxes",
-    };
-    let source = Source::Workloads(kind);
-    let options = watcher.options(plural, source, namespace.as_deref());
-    let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
-    let mut gauge = watcher.gauge(plural);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(view) | Event::Apply(view) => {
-                if let Some(workload) = Workload::from_view(kind, version, view) {
-                    listing.saw(workload.key.clone());
-                    workload_applied(ctx, workload);
-                }
-            }
-            Event::InitDone => {
-                for gone in ctx.index.workloads.retain(kind, namespace.as_deref(), &listing.end()) {
-                    workload_gone(ctx, &gone);
-                }
-                ctx.sources.synced(source, namespace.as_deref());
-            }
-            Event::Delete(view) => {
-                if let Some(gone) = Workload::from_view(kind, version, view) {
-                    ctx.index.workloads.remove(&gone.key);
-                    workload_gone(ctx, &gone);
-                }
+async fn workloads(ctx: Arc<Context>, kind: WorkloadKind, version: &'static str, namespace: Option<String>) {
+    let (ctx, namespace, source) = (&*ctx, namespace.as_deref(), Source::Workloads(kind));
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), namespace);
+    let options = options(ctx, plural(kind), source, namespace);
+    let version = SandboxVersion::of(version);
+    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+        Step::Put(view, listing) => {
+            if let Some(workload) = Workload::from_view(kind, version, view) {
+                listing.saw(workload.key.clone());
+                workload_applied(ctx, workload);
             }
         }
-        if listing.0.is_none() {
-            gauge.set(ctx.index.workloads.count(kind));
+        Step::Remove(view) => {
+            if let Some(gone) = Workload::from_view(kind, version, view) {
+                ctx.index.workloads.remove(&gone.key);
+                workload_gone(ctx, &gone);
+            }
         }
-    }
+        Step::Listed(seen) => {
+            let listed = |key: &WorkloadKey| key.kind == kind && covers(namespace, &key.namespace);
+            for gone in ctx.index.workloads.retain(listed, &seen) {
+                workload_gone(ctx, &gone);
+            }
+            ctx.sources.synced(source, namespace);
+        }
+    })
+    .await;
 }
 
 fn workload_applied(ctx: &Context, workload: Workload) {
@@ -337,47 +263,36 @@ fn wake_owner(ctx: &Context, owner: &OwnerKey, delay: Duration) {
     }
 }
 
-async fn pods(watcher: Watcher, namespace: Option<String>) {
-    let ctx = &watcher.ctx;
-    let api: Api<LeanMeta<ApiPod>> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+async fn pods(ctx: Arc<Context>, namespace: Option<String>) {
+    let (ctx, namespace) = (&*ctx, namespace.as_deref());
+    let api = api_in::<LeanMeta<ApiPod>>(&ctx.client, namespace);
     // Metadata say nothing of the phase, but the selector may: a Pod that ends leaves the watch.
     let config = pages()
         .labels("kagenti.io/type in (agent,tool)")
         .fields("status.phase!=Succeeded,status.phase!=Failed");
-    let options = watcher.options("pods", Source::Pods, namespace.as_deref());
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut gauge = watcher.gauge("pods");
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                if let Some(pod) = Pod::from_meta(object.metadata) {
-                    listing.saw((pod.owner.namespace.clone(), pod.name.clone()));
-                    let owner = pod.owner.clone();
-                    if ctx.index.pods.upsert(pod) {
-                        wake_owner(ctx, &owner, CALM);
-                    }
-                }
-            }
-            Event::InitDone => {
-                for owner in ctx.index.pods.retain(namespace.as_deref(), &listing.end()) {
-                    wake_owner(ctx, &owner, CALM);
-                }
-                ctx.sources.synced(Source::Pods, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-                if let Some(owner) = ctx.index.pods.remove(&namespace, &name) {
+    let options = options(ctx, "pods", Source::Pods, namespace);
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(object, listing) => {
+            if let Some(pod) = Pod::from_meta(object.metadata) {
+                listing.saw((pod.owner.namespace.clone(), pod.name.clone()));
+                let owner = pod.owner.clone();
+                if ctx.index.pods.upsert(pod) {
                     wake_owner(ctx, &owner, CALM);
                 }
             }
         }
-        if listing.0.is_none() {
-            gauge.set(ctx.index.pods.len());
+        Step::Remove(object) => {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            if let Some(owner) = ctx.index.pods.remove(&namespace, &name) {
+                wake_owner(ctx, &owner, CALM);
+            }
         }
-    }
+        Step::Listed(seen) => {
+            for owner in ctx.index.pods.retain(namespace, &seen) {
+                wake_owner(ctx, &owner, CALM);
+            }
+            ctx.sources.synced(Source::Pods, namespace);
+        }
+    })
+    .await;
 }

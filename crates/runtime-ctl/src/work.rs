@@ -1,34 +1,34 @@
-//! The workers: they take keys from the queue, one pass each, at most `--concurrency` at a time.
+//! The work: passes over AgentRuntimes and over workloads that were labelled by hand.
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::{
-    backoff::jitter,
-    reconcile::{Failure, guarded},
-};
-use kube::runtime::controller::Action;
+use controller_kit::controller::{Common, Controller, workers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, Key},
     error::Error,
     reconcile,
+    sources::Source,
 };
 
-/// How long the first passes wait for watches that neither deliver nor fail.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often everything is looked at although its watches told of no change (runtime §6).
-const SAFETY_LOOK: Duration = Duration::from_secs(10 * 3600);
-/// Over this time the safety looks are spread.
-const SAFETY_SPREAD: Duration = Duration::from_secs(600);
-/// How often the queue's metrics are brought up to date.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// When to look again while another replica leads.
-const FOLLOWER: Duration = Duration::from_secs(1);
+impl Controller for Context {
+    type Key = Key;
+    type Source = Source;
+    type Error = Error;
+
+    fn common(&self) -> &Common<Key, Source> {
+        self
+    }
+
+    async fn pass(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        reconcile::pass(self, key).await
+    }
+}
 
 /// Works until `stop`; passes that run then are finished.
-pub async fn run(ctx: Arc<Context>, workers: usize, stop: CancellationToken) {
-    if stop.run_until_cancelled(ctx.sources.settled(PATIENCE)).await.is_none() {
+pub async fn run(ctx: Arc<Context>, number: usize, stop: CancellationToken) {
+    if !ctx.watches_settled(&stop).await {
         return;
     }
     tracing::info!(
@@ -36,85 +36,9 @@ pub async fn run(ctx: Arc<Context>, workers: usize, stop: CancellationToken) {
         pods = ctx.index.pods.len(),
         "watches have delivered"
     );
-    let running = (0..workers.max(1)).map(|_| {
-        let (ctx, stop) = (ctx.clone(), stop.clone());
-        tokio::spawn(async move { worker(&ctx, &stop).await })
-    });
-    let counting = async {
-        loop {
-            ctx.count_queue();
-            tokio::time::sleep(COUNT_EVERY).await;
-        }
-    };
-    let safety = async {
-        loop {
-            tokio::time::sleep(jitter(SAFETY_LOOK, 0.1)).await;
-            for key in ctx.index.runtimes.keys() {
-                ctx.wake(key, SAFETY_SPREAD.mul_f64(fastrand::f64()));
-            }
-        }
-    };
-    let ended = tokio::select! {
-        ended = futures::future::join_all(running) => ended,
-        () = counting => Vec::new(),
-        () = safety => Vec::new(),
-    };
-    for worker in ended {
-        if let Err(error) = worker {
-            tracing::error!("a worker ended: {error}");
-        }
+    let everything = || ctx.index.runtimes.keys().into_iter().map(Key::Runtime);
+    tokio::select! {
+        () = workers(&ctx, number, &stop) => {}
+        () = ctx.safety_looks(everything) => {}
     }
-}
-
-async fn worker(ctx: &Context, stop: &CancellationToken) {
-    loop {
-        let next = async {
-            ctx.leadership.wait_until_leader().await;
-            ctx.queue.next().await
-        };
-        let Some(key) = stop.run_until_cancelled(next).await else { return };
-        if !ctx.leadership.is_leader() {
-            ctx.queue.done(&key, Some(FOLLOWER));
-            continue;
-        }
-        let again = once(ctx, &key).await;
-        ctx.queue.done(&key, again);
-    }
-}
-
-/// One guarded pass; says when to look again.
-async fn once(ctx: &Context, key: &Key) -> Option<Duration> {
-    let mut next = None;
-    let pass = async {
-        next = reconcile::pass(ctx, key).await?;
-        Ok(next.map_or_else(Action::await_change, Action::requeue))
-    };
-    let Err(failure) = guarded(&ctx.metrics.reconciles, pass).await else {
-        ctx.succeeded(key);
-        return next;
-    };
-    let delay = match &failure {
-        Failure::Error(Error::NotLeader) => FOLLOWER,
-        Failure::Error(Error::Cleanup { .. }) => ctx.cleanup_backoff.next(key.clone()),
-        Failure::Error(Error::Apply { refused: true, .. }) => ctx.refused_backoff.next(key.clone()),
-        Failure::Error(_) | Failure::Panic(_) => ctx.backoff.next(key.clone()),
-    };
-    let text = describe(&failure);
-    // A standing error is said once.
-    if ctx.last_error.insert(key.clone(), text.clone()).as_ref() == Some(&text) {
-        tracing::debug!(object = %key, retry_in = ?delay, "{text}");
-    } else {
-        tracing::warn!(object = %key, retry_in = ?delay, "{text}");
-    }
-    Some(delay)
-}
-
-fn describe(failure: &Failure<Error>) -> String {
-    let mut text = failure.to_string();
-    let mut source = std::error::Error::source(failure);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

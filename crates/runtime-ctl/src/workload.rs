@@ -1,32 +1,19 @@
 //! What runtime-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use api_types::names::{annotation, label};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
-use serde::{Deserialize, Serialize};
+use controller_kit::lean::LeanObject;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::Deserialize;
 
 use crate::kinds::{SandboxVersion, WorkloadKind};
 
 /// A Deployment, StatefulSet or Sandbox as read from the API: only what the enrolment looks at.
-///
-/// Nothing is ever written from this type; writes are merge patches.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WorkloadView {
-    /// Object metadata.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// The part of the spec that matters.
-    #[serde(default)]
-    pub spec: SpecView,
-    /// The part of the status that matters.
-    #[serde(default)]
-    pub status: StatusView,
-}
+pub type WorkloadView = LeanObject<SpecView, StatusView>;
 
 /// The part of a workload's spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Wanted Pods; absent means 1.
@@ -44,7 +31,7 @@ pub struct SpecView {
 }
 
 /// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateView {
     /// Labels and annotations.
@@ -54,7 +41,7 @@ pub struct TemplateView {
 }
 
 /// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateMeta {
     /// Labels.
@@ -64,7 +51,7 @@ pub struct TemplateMeta {
 }
 
 /// The part of a pod spec that the injection decision looks at.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpecView {
     /// ServiceAccount of the Pods.
@@ -74,37 +61,13 @@ pub struct PodSpecView {
 }
 
 /// The part of a workload's status that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
     /// Generation the workload's own controller has seen.
     pub observed_generation: Option<i64>,
     /// Sandbox v1alpha1: Pods that exist.
     pub replicas: Option<i32>,
-}
-
-impl Resource for WorkloadView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// Names one workload.

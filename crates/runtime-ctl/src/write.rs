@@ -9,7 +9,10 @@ use api_types::{
     AgentRuntime, AgentRuntimeStatus,
     names::{finalizer, manager},
 };
-use controller_kit::apply::{self, FieldManager};
+use controller_kit::{
+    apply::{self, FieldManager},
+    workload::resource,
+};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -18,9 +21,9 @@ use serde_json::{Value, json};
 
 use crate::{
     context::Context,
-    error::Error,
+    error::{Error, PassError},
     index::RuntimeKey,
-    kinds::{self, SandboxVersion, WorkloadKind},
+    kinds::{SandboxVersion, WorkloadKind},
     status,
     workload::{Workload, WorkloadKey, WorkloadView},
 };
@@ -87,7 +90,7 @@ async fn change_finalizer(
     mut runtime: Arc<AgentRuntime>,
     change: impl Fn(&mut Vec<String>) -> Option<()>,
 ) -> Result<Option<Arc<AgentRuntime>>, Error> {
-    let key = RuntimeKey::of(&runtime);
+    let key = RuntimeKey::of(&*runtime);
     let api = runtimes(ctx, &key.namespace);
     let object = || format!("the finalizers of AgentRuntime {key}");
     let mut attempt = 0;
@@ -108,12 +111,12 @@ async fn change_finalizer(
             Err(error) if apply::is_stale(&error) && attempt < ATTEMPTS => {
                 ctx.metrics.conflict("AgentRuntime");
                 // A live read: the store is behind what the API server holds.
-                match api.get_opt(&key.name).await.map_err(Error::api("read", object()))? {
+                match api.get_opt(&key.name).await.map_err(PassError::api("read", object()))? {
                     Some(live) if live.uid() == runtime.uid() => runtime = store(ctx, live),
                     _ => return Ok(None),
                 }
             }
-            Err(error) => return Err(Error::api("change", object())(error)),
+            Err(error) => return Err(PassError::api("change", object())(error).into()),
         }
     }
 }
@@ -133,7 +136,7 @@ pub async fn status(
     match apply::apply_status(&api, &key.name, MANAGER, status::document(next)).await {
         Ok(answer) => Ok(Some(store(ctx, answer))),
         Err(error) if apply::is_not_found(&error) => Ok(None),
-        Err(error) => Err(Error::api("write", format!("the status of AgentRuntime {key}"))(error)),
+        Err(error) => Err(PassError::api("write", format!("the status of AgentRuntime {key}"))(error).into()),
     }
 }
 
@@ -141,13 +144,13 @@ pub async fn status(
 pub fn workloads(ctx: &Context, kind: WorkloadKind, namespace: &str) -> Option<Api<WorkloadView>> {
     let version = match kind {
         WorkloadKind::Sandbox => ctx.sandbox_version()?,
-        WorkloadKind::Deployment | WorkloadKind::StatefulSet => SandboxVersion::V1Beta1,
+        WorkloadKind::Deployment | WorkloadKind::StatefulSet => "v1",
     };
-    Some(Api::namespaced_with(ctx.client.clone(), namespace, &kinds::resource(kind, version)))
+    Some(Api::namespaced_with(ctx.client.clone(), namespace, &resource(kind, version)))
 }
 
 fn store_workload(ctx: &Context, kind: WorkloadKind, view: WorkloadView) -> Option<Arc<Workload>> {
-    let version = ctx.sandbox_version().unwrap_or(SandboxVersion::V1Beta1);
+    let version = ctx.sandbox_version().map_or(SandboxVersion::V1Beta1, SandboxVersion::of);
     let workload = Workload::from_view(kind, version, view)?;
     let key = workload.key.clone();
     let fallback = Arc::new(workload.clone());

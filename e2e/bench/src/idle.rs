@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use e2e::objects;
 use e2e::suite::{RUNTIME_CTL, WEBHOOK};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
 use crate::report::{Report, Unit, megabytes};
@@ -13,6 +13,8 @@ use crate::scene;
 
 /// Namespaces the workloads are spread over.
 const NAMESPACES: usize = 50;
+/// Progress is told after so many of them.
+const TOLD: usize = 10;
 
 /// Runs with `count` workloads without replicas; true when every figure that must hold did.
 pub async fn run(count: usize) -> Result<bool> {
@@ -24,19 +26,19 @@ pub async fn run(count: usize) -> Result<bool> {
     }
     let name = |index: usize| format!("agent-{index:05}");
     let start = Instant::now();
-    stream::iter(spaces.iter().map(|space| async move {
-        scene::create(space, "Deployments", each, |index| {
-            objects::deployment(&name(index)).replicas(0).build()
-        })
-        .await?;
-        scene::create(space, "AgentRuntimes", each, |index| {
-            objects::agent_runtime(&name(index), &name(index)).build()
-        })
-        .await
+    eprintln!("creating {count} Deployments and their AgentRuntimes in {NAMESPACES} namespaces");
+    let mut full = stream::iter(spaces.iter().map(|space| async move {
+        scene::fill(space, each, |index| objects::deployment(&name(index)).replicas(0).build()).await?;
+        scene::fill(space, each, |index| objects::agent_runtime(&name(index), &name(index)).build()).await
     }))
     .buffer_unordered(2)
-    .try_collect::<()>()
-    .await?;
+    .enumerate();
+    while let Some((done, result)) = full.next().await {
+        result?;
+        if (done + 1) % TOLD == 0 {
+            eprintln!("  {} of {count}", (done + 1) * each);
+        }
+    }
     for space in &spaces {
         scene::until_all(space, ["Ready"], each, start, Duration::from_secs(1_800)).await?;
     }

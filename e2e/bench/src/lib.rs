@@ -2,6 +2,7 @@
 //! aim for, and answers whether everything that must hold did.
 
 pub mod admission;
+pub mod cards;
 pub mod enrol;
 pub mod idle;
 mod latency;

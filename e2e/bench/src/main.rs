@@ -42,6 +42,15 @@ enum What {
         #[arg(long, default_value_t = 2_000)]
         count: usize,
     },
+    /// Keep many agent cards up to date: cost, writes, memory, and what agents that fall silent do to the others.
+    Cards {
+        /// How many agents.
+        #[arg(long, default_value_t = 5_000)]
+        count: usize,
+        /// How many of them fall silent.
+        #[arg(long, default_value_t = 200)]
+        dead: usize,
+    },
     /// Verify signed cards on one core, beside OpenSSL alone. Needs no cluster.
     Verify {
         /// Seconds for each algorithm and side.
@@ -57,12 +66,14 @@ async fn main() -> Result<ExitCode> {
         Some(What::Admission { rate, seconds }) => bench::admission::run(&[rate], seconds).await?,
         Some(What::Idle { count }) => bench::idle::run(count).await?,
         Some(What::Netpol { count }) => bench::netpol::run(count).await?,
+        Some(What::Cards { count, dead }) => bench::cards::run(count, dead).await?,
         Some(What::Verify { seconds }) => bench::verify::run(seconds)?,
         None => {
             let mut kept = bench::enrol::run(200).await?;
             kept &= bench::enrol::run(1_000).await?;
             kept &= bench::admission::run(&[200, 1_000], 20).await?;
             kept &= bench::netpol::run(2_000).await?;
+            kept &= bench::cards::run(5_000, 200).await?;
             kept &= bench::verify::run(3)?;
             kept & bench::idle::run(10_000).await?
         }

@@ -38,7 +38,7 @@ pub(crate) async fn bare(controller_qps: Option<u32>) -> Result<Suite> {
     Suite::own(options).await
 }
 
-/// Creates `count` objects in a namespace, many at once.
+/// Creates `count` objects in a namespace, many at once, and says so.
 pub(crate) async fn create(
     space: &Ns,
     what: &str,
@@ -46,6 +46,11 @@ pub(crate) async fn create(
     object: impl Fn(usize) -> Value,
 ) -> Result<()> {
     eprintln!("creating {count} {what}");
+    fill(space, count, object).await
+}
+
+/// The same without a word.
+pub(crate) async fn fill(space: &Ns, count: usize, object: impl Fn(usize) -> Value) -> Result<()> {
     stream::iter((0..count).map(|index| space.create(object(index))))
         .buffer_unordered(PARALLEL)
         .try_for_each(|_| std::future::ready(Ok(())))

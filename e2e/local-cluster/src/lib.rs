@@ -68,6 +68,7 @@ mod usage;
 mod wait;
 mod workdir;
 
+pub use agents::machine_address;
 pub use audit::{ApiRequest, Audit, Counts, Mark, Sum};
 pub use cluster::{Cluster, ensure_programs};
 pub use component::{Component, ComponentOptions, RbacMode, Rights, RightsEdit};

@@ -9,7 +9,9 @@
 pub mod admission;
 pub mod admission_log;
 pub mod agent_server;
+pub mod agents;
 pub mod api;
+pub mod card_scale;
 pub mod exposition;
 pub mod faulty_api;
 pub mod group;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use e2e::scale::{Load, admit};
 use e2e::scenarios::{self, Scale};
-use e2e::{Options, Suite, secs, split_scale};
+use e2e::{Options, Suite, card_scale, secs, split_scale};
 use local_cluster::{ClusterOptions, Profile};
 
 #[tokio::test]
@@ -49,4 +49,38 @@ async fn split_14_scale() -> Result<()> {
     let figures = split_scale::admit_twice(&suite, load).await?;
     println!("split 14: {figures:?}");
     figures.check()
+}
+
+/// A control plane where nothing acts but card-ctl, which is measured as shipped.
+async fn cards() -> Result<Suite> {
+    let cluster = ClusterOptions {
+        nodes: 0,
+        controller_manager: false,
+        scheduler: false,
+        profile: Profile::Release,
+        ..ClusterOptions::default()
+    };
+    Suite::own(Options { cluster, ..Options::default().without_webhook().without_runtime_ctl() }).await
+}
+
+#[tokio::test]
+#[ignore = "long: just test-long"]
+async fn card_23_steady_state() -> Result<()> {
+    let load = card_scale::Load {
+        name: "card-23",
+        namespaces: 50,
+        healthy: 36,
+        black_holed: 4,
+        period: secs(30),
+        window: secs(180),
+        slack: secs(1),
+        limit: secs(300),
+    };
+    card_scale::steady_state(&cards().await?, load).await
+}
+
+#[tokio::test]
+#[ignore = "long: just test-long"]
+async fn fault_card_killed_in_mid_sync() -> Result<()> {
+    card_scale::killed_in_mid_sync(&cards().await?, "fault-card-killed", 1_000).await
 }

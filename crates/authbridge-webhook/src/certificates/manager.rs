@@ -156,7 +156,7 @@ impl Manager {
                 continue;
             }
             if let Err(error) = self.step(now).await {
-                tracing::warn!(error = %controller_kit::apply::message_of(&error), "serving certificate");
+                tracing::warn!(error = %controller_kit::message::message_of(&error), "serving certificate");
                 sleep(RETRY).await;
             }
         }
@@ -407,7 +407,7 @@ async fn read_one<K: Configuration>(client: &Client, view: Option<&View<K>>) -> 
 fn readable<T>(which: &str, content: Result<T, secrets::SecretError>) -> Option<T> {
     content
         .inspect_err(|error| {
-            tracing::debug!(which, error = %controller_kit::apply::message_of(error), "unusable certificate Secret");
+            tracing::debug!(which, error = %controller_kit::message::message_of(error), "unusable certificate Secret");
         })
         .ok()
 }

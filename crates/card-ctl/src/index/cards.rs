@@ -6,15 +6,16 @@ use std::{
 };
 
 use api_types::{
-    AgentCard, AgentCardSpec,
+    AgentCard, AgentCardSpec, TargetRef,
     card::condition,
-    duplicates::Claim,
+    duplicates::{Claim, same_target},
     names::{MANAGED_BY_OPERATOR, finalizer, label},
 };
+use controller_kit::index::{Stale, is_older};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
-use super::{ObjectKey, Stale, is_older};
+use super::ObjectKey;
 use crate::{conditions::verdict_of, kinds::TargetKey, status::Stored, verdict::Truth};
 
 /// An AgentCard as kept in the index.
@@ -88,6 +89,12 @@ impl Card {
         }
     }
 
+    /// The stored status is about the workload that the card targets now. After an edit of the target it is not, until the
+    /// new one was looked at: a verdict never passes from one workload to another.
+    pub fn is_about_target(&self) -> bool {
+        is_about(self.stored.status.target_ref.as_ref(), self.spec.target_ref.as_ref())
+    }
+
     /// For events.
     pub fn reference(&self) -> ObjectReference {
         ObjectReference {
@@ -110,6 +117,11 @@ impl Card {
             None => "none",
         }
     }
+}
+
+/// A status with this target is about the target of this spec. One without target says nothing of another.
+pub fn is_about(stored: Option<&TargetRef>, wanted: Option<&TargetRef>) -> bool {
+    stored.is_none_or(|stored| wanted.is_some_and(|wanted| same_target(stored, wanted)))
 }
 
 /// The index.

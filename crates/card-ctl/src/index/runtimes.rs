@@ -6,8 +6,9 @@ use std::{
 };
 
 use api_types::{AgentRuntime, CardStatus, WorkloadType, names::annotation};
+use controller_kit::index::{Stale, is_older};
 
-use super::{ObjectKey, Stale, is_older};
+use super::ObjectKey;
 use crate::kinds::TargetKey;
 
 /// An AgentRuntime as kept in the index.

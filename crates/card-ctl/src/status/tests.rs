@@ -47,6 +47,7 @@ const AUDIT: Mechanisms = Mechanisms { mtls: false, signature: true, audit: true
 fn findings(on: Mechanisms, evidence: Option<&Evidence>, now: i64) -> Findings<'_> {
     Findings {
         generation: 1,
+        wanted: None,
         target: None,
         protocol: Some("a2a"),
         stop: None,
@@ -72,6 +73,10 @@ fn says(stored: &Stored, type_: &str) -> Option<(Truth, String)> {
 #[allow(clippy::unnecessary_wraps, reason = "compared with what `says` gives")]
 fn told(truth: Truth, reason: &str) -> Option<(Truth, String)> {
     Some((truth, reason.to_owned()))
+}
+
+fn target(name: &str) -> TargetRef {
+    TargetRef { api_version: "apps/v1".into(), kind: "Deployment".into(), name: name.into() }
 }
 
 fn lost() -> Stop {
@@ -321,4 +326,77 @@ fn an_untrusted_peer_is_definitive() {
     let stored = next(&Stored::default(), &failed(on, stop, 10));
     assert_eq!(says(&stored, condition::SYNCED), told(Truth::False, "FetchFailed"));
     assert_eq!(says(&stored, condition::VERIFIED), told(Truth::False, "PeerUntrusted"));
+}
+
+/// Card §10.3: "there is no such workload" is not true any more once there is one, and a verdict there is not yet.
+#[rstest]
+#[case(reason::WORKLOAD_NOT_FOUND)]
+#[case(reason::NOT_AGENT_WORKLOAD)]
+#[case(reason::NO_PROTOCOL)]
+fn a_workload_that_came_later_is_not_called_missing(#[case] missing: &'static str) {
+    let binding = IdentityBinding::default();
+    let gone = Findings { binding_spec: Some(&binding), ..failed(S, Stop::definitive(missing, "no"), 10) };
+    let first = next(&Stored::default(), &gone);
+    assert_eq!(says(&first, condition::VERIFIED), told(Truth::False, missing));
+    let there = |why: &str, now| Findings {
+        target: Some(target("w")),
+        ..failed(S, Stop::inconclusive(reason::FETCH_FAILED, why), now)
+    };
+    let second = next(&first, &there("refused", 20));
+    assert_eq!(says(&second, condition::VERIFIED), told(Truth::Unknown, "NotVerifiedYet"));
+    assert_eq!(says(&second, condition::READY), told(Truth::False, "SyncFailed"));
+    assert_eq!(patch(&second, &next(&second, &there("refused", 30))), None);
+    let third = next(&second, &there("timed out", 40));
+    let message = verdict_of(&third.status.conditions, condition::VERIFIED).unwrap().message;
+    assert!(message.contains("timed out"), "{message}");
+    // A workload that cannot be read is still as it was.
+    let error = failed(S, Stop::inconclusive(reason::WORKLOAD_ERROR, "no answer"), 20);
+    assert_eq!(says(&next(&first, &error), condition::VERIFIED), told(Truth::False, missing));
+    // What an agent itself did wrong stays.
+    let bad = next(&Stored::default(), &findings(S, Some(&evidence(invalid())), 10));
+    assert_eq!(
+        says(&next(&bad, &there("refused", 20)), condition::VERIFIED),
+        told(Truth::False, "SignatureInvalid")
+    );
+}
+
+/// Card §10.2, §10.3: what the audit found out is a negative verdict like any other once the audit is over, also when the
+/// agent cannot be asked again. As "not known yet" it would leave the label of before where it is.
+#[test]
+fn the_end_of_the_audit_makes_its_findings_count() {
+    let bad = evidence(invalid());
+    let audited = next(&Stored::default(), &findings(AUDIT, Some(&bad), 10));
+    assert_eq!(says(&audited, condition::VERIFIED), told(Truth::False, "SignatureInvalidAudit"));
+    let kept = next(&audited, &failed(AUDIT, lost(), 20));
+    assert_eq!(says(&kept, condition::VERIFIED), told(Truth::False, "SignatureInvalidAudit"));
+    let enforced = next(&audited, &failed(S, lost(), 20));
+    assert_eq!(says(&enforced, condition::VERIFIED), told(Truth::False, "SignatureInvalid"));
+    assert_eq!(says(&enforced, condition::SIGNATURE_VERIFIED), told(Truth::False, "SignatureInvalid"));
+    let message = verdict_of(&enforced.status.conditions, condition::VERIFIED).unwrap().message;
+    assert!(!message.contains("audit"), "{message}");
+    assert_eq!(patch(&enforced, &next(&enforced, &failed(S, lost(), 30))), None);
+}
+
+/// Card §10.3 keeps what is known of an agent. Of another agent nothing is known, however good the former one was.
+#[test]
+fn a_verdict_stays_with_its_workload() {
+    let (good, binding) = (evidence(valid()), IdentityBinding::default());
+    let (former, other) = (target("former"), target("other"));
+    let of = |wanted| Findings { wanted: Some(wanted), target: Some(former.clone()), ..findings(S, Some(&good), 10) };
+    let verified = next(&Stored::default(), &of(&former));
+    assert_eq!(says(&verified, condition::VERIFIED), told(Truth::True, "SignatureVerified"));
+    let fails = |wanted, now| Findings {
+        wanted: Some(wanted),
+        target: Some(other.clone()),
+        binding_spec: Some(&binding),
+        ..failed(S, lost(), now)
+    };
+    let kept = next(&verified, &fails(&former, 20));
+    assert_eq!(says(&kept, condition::VERIFIED), told(Truth::True, "SignatureVerified"));
+    let moved = next(&verified, &fails(&other, 20));
+    assert_eq!(says(&moved, condition::VERIFIED), told(Truth::Unknown, "NotVerifiedYet"));
+    assert_eq!((moved.card.clone(), moved.status.valid_signature), (None, None));
+    assert_eq!((moved.status.signature_spiffe_id.clone(), moved.status.last_verified_time.clone()), (None, None));
+    let later = next(&moved, &fails(&other, 30));
+    assert_eq!(patch(&moved, &later), None);
 }

@@ -1,76 +1,62 @@
 //! Agent workloads and, where they matter, their Pods.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use controller_kit::{apply, backoff::jitter, lean::LeanMeta, watch};
-use futures::{StreamExt, future::join_all};
+use controller_kit::{
+    index::covers,
+    lean::LeanMeta,
+    scope::{api_in, dynamic_api_in},
+    watch::{self, Step, feed, pages},
+    workload::{SANDBOXES, plural, resource},
+};
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
-use kube::{Api, Client, runtime::watcher::Event};
 
-use super::{Listing, NOW, Watcher, pages};
+use super::{NOW, options};
 use crate::{
     context::Context,
-    error::message_of,
     index::Pod,
-    kinds::{self, SANDBOX_GROUP, SANDBOX_VERSIONS, WorkloadKind},
+    kinds::{TargetKey, WorkloadKind},
     news,
     sources::Source,
     workload::{Workload, WorkloadView},
 };
 
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_secs(2);
-
 /// Watches one kind of workload; ends only when it is dropped.
 pub(super) async fn workloads(
-    watcher: Watcher,
+    ctx: Arc<Context>,
     kind: WorkloadKind,
     version: &'static str,
     namespace: Option<String>,
 ) {
-    let ctx = &watcher.ctx;
-    let resource = kinds::resource(kind, version);
-    let api: Api<WorkloadView> = match &namespace {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
-    let plural = match kind {
-        WorkloadKind::Deployment => "deployments",
-        WorkloadKind::StatefulSet => "statefulsets",
-        WorkloadKind::Sandbox => "sandboxes",
-    };
-    let source = Source::Workloads(kind);
-    let options = watcher.options(plural, source, namespace.as_deref());
+    let (ctx, namespace, source) = (&*ctx, namespace.as_deref(), Source::Workloads(kind));
+    let resource = resource(kind, version);
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource, namespace);
     let config = pages().labels("kagenti.io/type=agent");
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut gauge = watcher.gauge(plural);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(view) | Event::Apply(view) => {
-                if let Some(workload) = Workload::from_view(&resource, view) {
-                    listing.saw(workload.key.clone());
-                    applied(ctx, workload);
-                }
-            }
-            Event::InitDone => {
-                for gone in ctx.index.workloads.retain(kind, namespace.as_deref(), &listing.end()) {
-                    gone_from_watch(ctx, &gone);
-                }
-                ctx.sources.synced(source, namespace.as_deref());
-            }
-            Event::Delete(view) => {
-                if let Some(gone) = Workload::from_view(&resource, view) {
-                    ctx.index.workloads.remove(&gone.key);
-                    gone_from_watch(ctx, &gone);
-                }
+    let options = options(ctx, plural(kind), source, namespace);
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(view, listing) => {
+            if let Some(workload) = Workload::from_view(&resource, view) {
+                listing.saw(workload.key.clone());
+                applied(ctx, workload);
             }
         }
-        if !listing.is_running() {
-            gauge.set(ctx.index.workloads.count(kind));
+        Step::Remove(view) => {
+            if let Some(gone) = Workload::from_view(&resource, view) {
+                ctx.index.workloads.remove(&gone.key);
+                gone_from_watch(ctx, &gone);
+            }
         }
-    }
+        Step::Listed(seen) => {
+            let listed =
+                |key: &TargetKey| key.workload_kind() == Some(kind) && covers(namespace, &key.namespace);
+            for gone in ctx.index.workloads.retain(listed, &seen) {
+                gone_from_watch(ctx, &gone);
+            }
+            ctx.sources.synced(source, namespace);
+        }
+    })
+    .await;
 }
 
 fn applied(ctx: &Context, workload: Workload) {
@@ -87,110 +73,52 @@ fn gone_from_watch(ctx: &Context, gone: &Workload) {
 }
 
 /// Metadata of Pods.
-pub(super) async fn pods(watcher: Watcher, namespace: Option<String>) {
-    let ctx = &watcher.ctx;
-    let api: Api<LeanMeta<ApiPod>> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+pub(super) async fn pods(ctx: Arc<Context>, namespace: Option<String>) {
+    let (ctx, namespace) = (&*ctx, namespace.as_deref());
+    let api = api_in::<LeanMeta<ApiPod>>(&ctx.client, namespace);
     let config =
         pages().labels("kagenti.io/type=agent").fields("status.phase!=Succeeded,status.phase!=Failed");
-    let options = watcher.options("pods", Source::Pods, namespace.as_deref());
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut gauge = watcher.gauge("pods");
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                if let Some(pod) = Pod::of(object.metadata) {
-                    listing.saw(pod.key.clone());
-                    let owner = pod.owner.clone();
-                    if ctx.index.pods.upsert(pod) {
-                        ctx.wake_workload(owner, NOW);
-                    }
-                }
-            }
-            Event::InitDone => {
-                for gone in ctx.index.pods.retain(namespace.as_deref(), &listing.end()) {
-                    ctx.wake_workload(gone.owner.clone(), NOW);
-                }
-                ctx.sources.synced(Source::Pods, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                if let Some(pod) = Pod::of(object.metadata) {
-                    ctx.index.pods.remove(&pod.key);
+    let options = options(ctx, "pods", Source::Pods, namespace);
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(object, listing) => {
+            if let Some(pod) = Pod::of(object.metadata) {
+                listing.saw(pod.key.clone());
+                let owner = pod.owner.clone();
+                if ctx.index.pods.upsert(pod) {
+                    ctx.wake_workload(owner, NOW);
                 }
             }
         }
-        if !listing.is_running() {
-            gauge.set(ctx.index.pods.len());
-        }
-    }
-}
-
-async fn sandbox_version(client: &Client) -> kube::Result<Option<&'static str>> {
-    for version in SANDBOX_VERSIONS {
-        match client.list_api_group_resources(&format!("{SANDBOX_GROUP}/{version}")).await {
-            Ok(list) if list.resources.iter().any(|resource| resource.kind == "Sandbox") => {
-                return Ok(Some(version));
+        Step::Remove(object) => {
+            if let Some(pod) = Pod::of(object.metadata) {
+                ctx.index.pods.remove(&pod.key);
             }
-            Ok(_) => {}
-            Err(error) if apply::is_not_found(&error) => {}
-            Err(error) => return Err(error),
         }
-    }
-    Ok(None)
+        Step::Listed(seen) => {
+            for gone in ctx.index.pods.retain(namespace, &seen) {
+                ctx.wake_workload(gone.owner.clone(), NOW);
+            }
+            ctx.sources.synced(Source::Pods, namespace);
+        }
+    })
+    .await;
 }
 
 /// Watches Sandboxes while their CRD is served, in the newest version.
-pub(super) async fn sandboxes(watcher: Watcher) {
-    const SOURCE: Source = Source::Workloads(WorkloadKind::Sandbox);
-    let ctx = &watcher.ctx;
+pub(super) async fn sandboxes(ctx: Arc<Context>) {
     let scopes = watch::namespaces_of(&ctx.scope);
-    // Short looks first: a CRD made a moment ago is not in the discovery yet.
-    let mut pause = RETRY;
-    loop {
-        let version = match sandbox_version(&ctx.client).await {
-            Ok(version) => version,
-            Err(error) => {
-                tracing::debug!("cannot find out whether Sandboxes are served: {}", message_of(&error));
-                tokio::time::sleep(jitter(RETRY, 0.1)).await;
-                continue;
-            }
-        };
+    let found = |version: Option<&'static str>| {
         if ctx.set_sandbox_version(version) {
             tracing::info!(version, "Sandboxes are served, or not any more");
             ctx.wake_all_cards();
         }
-        let Some(version) = version else {
-            for namespace in &scopes {
-                ctx.sources.synced(SOURCE, namespace.as_deref());
-            }
-            tokio::time::sleep(jitter(pause, 0.1)).await;
-            pause = (pause * 2).min(LOOK_AGAIN);
-            continue;
+        ctx.sources.looked_for(Source::Workloads(WorkloadKind::Sandbox), &scopes, version.is_some());
+    };
+    let watch = |version| {
+        let each = |namespace: &Option<String>| {
+            workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace.clone())
         };
-        for namespace in &scopes {
-            ctx.sources.restart(SOURCE, namespace.as_deref());
-        }
-        let watching =
-            join_all(scopes.iter().map(|namespace| {
-                workloads(watcher.clone(), WorkloadKind::Sandbox, version, namespace.clone())
-            }));
-        tokio::select! {
-            _ = watching => {}
-            () = until_changed(ctx, version) => {}
-        }
-    }
-}
-
-/// Returns when another version, or none, is served.
-async fn until_changed(ctx: &Context, version: &str) {
-    loop {
-        tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
-        if matches!(sandbox_version(&ctx.client).await, Ok(now) if now != Some(version)) {
-            return;
-        }
-    }
+        join_all(scopes.iter().map(each))
+    };
+    SANDBOXES.follow(&ctx.client, found, watch).await;
 }

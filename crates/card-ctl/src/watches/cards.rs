@@ -3,70 +3,71 @@
 use std::sync::Arc;
 
 use api_types::{AgentCard, AgentRuntime, card::signed};
-use controller_kit::watch;
-use futures::StreamExt;
+use controller_kit::{
+    scope::api_in,
+    watch::{self, Step, feed, pages},
+};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
+use kube::core::DeserializeGuard;
 
-use super::{Listing, NOW, Watcher, pages};
+use super::{NOW, options};
 use crate::{
     context::Context,
+    events,
     index::{Card, ObjectKey, Runtime, documents},
     kinds::WorkloadKind,
     news,
     sources::Source,
 };
 
-pub(super) async fn cards(watcher: Watcher, namespace: Option<String>) {
-    let ctx = watcher.ctx.clone();
-    let options = watcher.options("agentcards", Source::Cards, namespace.as_deref());
+pub(super) async fn cards(ctx: Arc<Context>, namespace: Option<String>) {
+    let namespace = namespace.as_deref();
     let bad = {
         let ctx = ctx.clone();
         move |bad: watch::Undecodable| {
-            ctx.undecodable.insert(ObjectKey::new(bad.namespace.clone(), bad.name.clone()), bad);
+            let key = ObjectKey::new(bad.namespace.clone(), bad.name.clone());
+            ctx.undecodable.insert(key.clone(), bad);
+            ctx.wake_card(key, NOW);
         }
     };
-    let mut events = watch::guarded_watch_stream::<AgentCard>(
-        &watcher.watches,
+    let options = options(&ctx, "agentcards", Source::Cards, namespace);
+    let events = watch::guarded_watch_stream::<AgentCard>(
+        &ctx.watches,
         &ctx.client,
-        namespace.as_deref(),
+        namespace,
         pages(),
         options,
         bad,
     );
-    let mut gauge = watcher.gauge("agentcards");
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                listing.saw(key_of(&object));
-                applied(&ctx, object);
+    feed(events, |step| match step {
+        Step::Put(object, listing) => {
+            listing.saw(ObjectKey::of(&object));
+            applied(&ctx, object);
+        }
+        Step::Remove(object) => {
+            let key = ObjectKey::of(&object);
+            if ctx.undecodable.remove(&key).is_some() {
+                ctx.wake_card(key.clone(), NOW);
+                news::wake_named(&ctx, &key);
             }
-            Event::InitDone => {
-                for gone in ctx.index.cards.retain(namespace.as_deref(), &listing.end()) {
-                    card_gone(&ctx, &gone);
-                }
-                ctx.sources.synced(Source::Cards, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                if let Some(gone) = ctx.index.cards.remove(&key_of(&object)) {
-                    card_gone(&ctx, &gone);
-                }
+            if let Some(gone) = ctx.index.cards.remove(&key) {
+                card_gone(&ctx, &gone);
             }
         }
-        if !listing.is_running() {
-            gauge.set(ctx.index.cards.len());
+        Step::Listed(seen) => {
+            for gone in ctx.index.cards.retain(namespace, &seen) {
+                card_gone(&ctx, &gone);
+            }
+            let elsewhere = |key: &ObjectKey| namespace.is_some_and(|ns| key.namespace != *ns);
+            ctx.undecodable.retain(|key| elsewhere(key) || seen.contains(key));
+            ctx.sources.synced(Source::Cards, namespace);
         }
-    }
-}
-
-fn key_of(object: &DeserializeGuard<AgentCard>) -> ObjectKey {
-    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+    })
+    .await;
 }
 
 fn applied(ctx: &Context, object: DeserializeGuard<AgentCard>) {
-    let key = key_of(&object);
+    let key = ObjectKey::of(&object);
     let DeserializeGuard(Ok(card)) = object else {
         // Nobody works with an old version of it.
         if let Some(gone) = ctx.index.cards.remove(&key) {
@@ -74,7 +75,9 @@ fn applied(ctx: &Context, object: DeserializeGuard<AgentCard>) {
         }
         return;
     };
-    ctx.undecodable.remove(&key);
+    if ctx.undecodable.remove(&key).is_some() {
+        ctx.no_news(&key, events::INVALID_SPEC);
+    }
     let Some(card) = Card::of(card) else { return };
     let Ok(before) = ctx.index.cards.upsert(card.clone()) else { return };
     news::card(ctx, before.as_deref(), &card);
@@ -94,95 +97,68 @@ fn card_gone(ctx: &Context, gone: &Arc<Card>) {
 }
 
 /// ConfigMaps that a signer, or a user, has labelled.
-pub(super) async fn documents(watcher: Watcher, namespace: Option<String>) {
-    let ctx = &watcher.ctx;
-    let api: Api<ConfigMap> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+pub(super) async fn documents(ctx: Arc<Context>, namespace: Option<String>) {
+    let namespace = namespace.as_deref();
+    let api = api_in::<ConfigMap>(&ctx.client, namespace);
     let config = pages().labels(&format!("{}=true", signed::LABEL));
-    let options =
-        watcher.options("configmaps", Source::Documents, namespace.as_deref()).check("signed cards");
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut gauge = watcher.gauge("configmaps");
-    let mut listing = Listing(None);
+    let options = options(&ctx, "configmaps", Source::Documents, namespace).check("signed cards");
     let wake = |workload: &ObjectKey| {
         for kind in WorkloadKind::ALL {
             let key = crate::kinds::TargetKey::new(&workload.namespace, kind, &workload.name);
             ctx.wake_readers(&key, NOW);
         }
     };
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(map) | Event::Apply(map) => {
-                if let Some(workload) = documents::workload_of(&map) {
-                    listing.saw(workload.clone());
-                    if ctx.index.documents.upsert(workload.clone(), documents::candidates(&map)) {
-                        wake(&workload);
-                    }
-                }
-            }
-            Event::InitDone => {
-                for gone in ctx.index.documents.retain(namespace.as_deref(), &listing.end()) {
-                    wake(&gone);
-                }
-                ctx.sources.synced(Source::Documents, namespace.as_deref());
-            }
-            Event::Delete(map) => {
-                if let Some(workload) = documents::workload_of(&map)
-                    && ctx.index.documents.remove(&workload)
-                {
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(map, listing) => {
+            if let Some(workload) = documents::workload_of(&map) {
+                listing.saw(workload.clone());
+                if ctx.index.documents.upsert(workload.clone(), documents::candidates(&map)) {
                     wake(&workload);
                 }
             }
         }
-        if !listing.is_running() {
-            gauge.set(ctx.index.documents.len());
+        Step::Remove(map) => {
+            if let Some(workload) = documents::workload_of(&map)
+                && ctx.index.documents.remove(&workload)
+            {
+                wake(&workload);
+            }
         }
-    }
+        Step::Listed(seen) => {
+            ctx.index.documents.retain(namespace, &seen).iter().for_each(wake);
+            ctx.sources.synced(Source::Documents, namespace);
+        }
+    })
+    .await;
 }
 
-pub(super) async fn runtimes(watcher: Watcher, namespace: Option<String>) {
-    let ctx = watcher.ctx.clone();
-    let options = watcher.options("agentruntimes", Source::Runtimes, namespace.as_deref()).optional_kind();
-    let mut events = watch::guarded_watch_stream::<AgentRuntime>(
-        &watcher.watches,
+pub(super) async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
+    let namespace = namespace.as_deref();
+    let options = options(&ctx, "agentruntimes", Source::Runtimes, namespace).optional_kind();
+    let events = watch::guarded_watch_stream::<AgentRuntime>(
+        &ctx.watches,
         &ctx.client,
-        namespace.as_deref(),
+        namespace,
         pages(),
         options,
         |_| {},
     );
-    let mut gauge = watcher.gauge("agentruntimes");
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(DeserializeGuard(Ok(object))) | Event::Apply(DeserializeGuard(Ok(object))) => {
-                if let Some(runtime) = Runtime::of(object) {
-                    listing.saw(runtime.key.clone());
-                    runtime_applied(&ctx, runtime);
-                }
-            }
-            Event::InitApply(bad) | Event::Apply(bad) => {
-                ctx.index
-                    .runtimes
-                    .remove(&ObjectKey::new(bad.namespace().unwrap_or_default(), bad.name_any()));
-            }
-            Event::InitDone => {
-                ctx.index.runtimes.retain(namespace.as_deref(), &listing.end());
-                ctx.sources.synced(Source::Runtimes, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                let key = ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any());
-                ctx.index.runtimes.remove(&key);
+    feed(events, |step| match step {
+        Step::Put(DeserializeGuard(Ok(object)), listing) => {
+            if let Some(runtime) = Runtime::of(object) {
+                listing.saw(runtime.key.clone());
+                runtime_applied(&ctx, runtime);
             }
         }
-        if !listing.is_running() {
-            gauge.set(ctx.index.runtimes.len());
+        Step::Put(gone, _) | Step::Remove(gone) => {
+            ctx.index.runtimes.remove(&ObjectKey::of(&gone));
         }
-    }
+        Step::Listed(seen) => {
+            ctx.index.runtimes.retain(namespace, &seen);
+            ctx.sources.synced(Source::Runtimes, namespace);
+        }
+    })
+    .await;
 }
 
 fn runtime_applied(ctx: &Context, runtime: Runtime) {

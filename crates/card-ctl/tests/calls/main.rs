@@ -10,5 +10,8 @@
 )]
 
 mod cards;
+mod flapping;
+mod invalid;
 mod marks;
+mod renewing;
 mod stage;

@@ -1,6 +1,8 @@
 //! Passes over workloads: cards that are made, labels, restarts.
 
-use card_ctl::{context::Key, index::ObjectKey, settings::Settings};
+use std::sync::Arc;
+
+use card_ctl::{context::Key, index::ObjectKey, kinds::TargetKey, settings::Settings};
 use serde_json::{Value, json};
 
 use crate::stage::{CARDS, DEPLOYMENTS, NS, Stage, lines};
@@ -166,4 +168,43 @@ async fn the_template_does_not_flap() {
     let workload = stage.object(&format!("{DEPLOYMENTS}/echo"));
     assert_eq!(workload["metadata"]["annotations"][STATE], "true");
     assert_eq!(workload["spec"]["template"]["metadata"]["labels"], json!({"app": "echo"}));
+}
+
+/// Card §7, §10.3: without an SVID a verdict over mTLS is kept, and nothing is touched, until it is too old.
+#[tokio::test]
+async fn a_verdict_over_mtls_that_is_too_old_takes_the_label_off() {
+    let stage = Stage::with(Settings { resign_qps: 0.0, ..Settings::defaults() });
+    let labels = json!({"agent.kagenti.dev/signature-verified": "true"});
+    let template = json!({"template": {"metadata": {"labels": labels}}});
+    stage.agent("echo", json!({"metadata": {"annotations": {STATE: "true"}}, "spec": template}));
+    stage.card(CARD, "echo", owned(verdict("True", "mTLSVerified")));
+    assert!(stage.agent_pass("echo").await.is_empty());
+    stage.card(CARD, "echo", owned(verdict("Unknown", "VerificationStale")));
+    assert_eq!(lines(&stage.agent_pass("echo").await), [format!("PATCH {DEPLOYMENTS}/echo")]);
+    let workload = stage.object(&format!("{DEPLOYMENTS}/echo"));
+    assert_eq!(workload["metadata"]["annotations"][STATE], "false");
+    assert_eq!(workload["spec"]["template"]["metadata"]["labels"], json!({"app": "echo"}));
+}
+
+/// What is not watched tells nobody when it goes, so nothing is remembered of it.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_agent_is_forgotten() {
+    let stage = checking();
+    let (target, now) = (Stage::target("echo"), tokio::time::Instant::now());
+    stage.ctx.template_patched.insert(target.clone(), now);
+    stage.ctx.observations.begin(&target, now);
+    stage.agent("echo", json!({"metadata": {"labels": {"kagenti.io/type": null}}}));
+    let (_, next) = stage.pass(Key::Workload(target.clone())).await;
+    assert!(stage.ctx.observations.due(&target).is_none());
+    let rest = next.unwrap().unwrap();
+    assert!(stage.ctx.template_patched.get(&target).is_some(), "its minute is not over");
+    tokio::time::advance(rest).await;
+    let (_, next) = stage.pass(Key::Workload(target.clone())).await;
+    assert_eq!(next.unwrap(), None);
+    assert!(stage.ctx.template_patched.get(&target).is_none());
+
+    let stranger = TargetKey { namespace: NS.into(), group: "x".into(), kind: "Y".into(), name: "z".into() };
+    stage.ctx.strangers.insert(stranger.clone(), Arc::default());
+    stage.pass(Key::Workload(stranger.clone())).await.1.unwrap();
+    assert!(stage.ctx.strangers.get(&stranger).is_none());
 }

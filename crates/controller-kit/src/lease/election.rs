@@ -280,7 +280,7 @@ impl Election {
         match timeout(RELEASE_TIMEOUT, self.patch(&body)).await {
             Ok(Ok(_)) => tracing::info!(lease = %self.label, "lease released"),
             Ok(Err(error)) => {
-                tracing::warn!(lease = %self.label, error = %crate::apply::message_of(&error), "lease not released; it expires by itself");
+                tracing::warn!(lease = %self.label, error = %crate::message::message_of(&error), "lease not released; it expires by itself");
             }
             Err(_) => tracing::warn!(lease = %self.label, "lease not released in time; it expires by itself"),
         }

@@ -143,7 +143,7 @@ impl Observed {
         } else {
             tracing::warn!(
                 resource = %self.target.resource, reason = trouble.kind.label(),
-                error = %crate::apply::message_of(error), "{}", trouble.text
+                error = %crate::message::message_of(error), "{}", trouble.text
             );
         }
     }

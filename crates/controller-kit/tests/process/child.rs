@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use controller_kit::cli::{self, CommonArgs, Component};
+use controller_kit::cli::{self, Component, Requests};
 use controller_kit::process::Process;
 use controller_kit::version;
 
-pub(crate) const COMPONENT: Component = Component { name: "test-ctl", about: "Does nothing, well" };
+pub(crate) const COMPONENT: Component =
+    Component { name: "test-ctl", about: "Does nothing, well", requests: Requests::COMMON };
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Mode {
@@ -22,18 +23,14 @@ enum Mode {
     Panic,
 }
 
-#[derive(clap::Parser)]
-struct Cli {
-    #[command(flatten)]
-    common: CommonArgs,
+#[derive(Clone, Debug, clap::Args)]
+struct Settings {
     /// What the one task does.
     #[arg(long, value_enum, default_value = "idle")]
     mode: Mode,
-    #[command(subcommand)]
-    command: Option<Command>,
 }
 
-#[derive(clap::Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
     /// Prints the version.
     Version,
@@ -43,14 +40,14 @@ enum Command {
 
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
-    let cli: Cli = cli::parse(&COMPONENT);
+    let cli: cli::Cli<Settings, Command> = cli::parse(&COMPONENT);
     match cli.command {
         Some(Command::Version) => {
             println!("{}", version::line(&COMPONENT));
             return ExitCode::SUCCESS;
         }
         Some(Command::Show) => {
-            println!("{:?} {:?}", cli.common, cli.mode);
+            println!("{:?} {:?}", cli.common, cli.own.mode);
             return ExitCode::SUCCESS;
         }
         None => {}
@@ -60,7 +57,7 @@ pub(crate) async fn main() -> ExitCode {
         Err(error) => return error.report(&COMPONENT),
     };
     let (stop, leadership) = (process.stop(), process.leadership());
-    let mode = cli.mode;
+    let mode = cli.own.mode;
     process.spawn("work", async move {
         let led = stop.run_until_cancelled(leadership.wait_until_leader()).await.is_some();
         if led {

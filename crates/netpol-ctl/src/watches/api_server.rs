@@ -1,15 +1,19 @@
 //! Where the API server is: the EndpointSlices of Service `default/kubernetes` (card §15.2, README decision 23).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use controller_kit::{process::Process, watch};
-use futures::{StreamExt, future::BoxFuture};
+use controller_kit::{
+    process::Process,
+    scope::api_in,
+    watch::{self, Step, feed, pages},
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, ResourceExt, runtime::watcher::Event};
+use kube::ResourceExt;
 
-use super::{Listing, Watcher, pages};
+use super::options;
 use crate::{
     api_server::{NAMESPACE, SELECTOR},
+    context::Context,
     sources::Source,
 };
 
@@ -19,15 +23,10 @@ const CALM: Duration = Duration::from_secs(1);
 const CHECK: &str = "api server address";
 
 /// Watches the addresses, or says that nothing tells them.
-pub(super) fn start(
-    process: &Process,
-    watcher: Watcher,
-    spawn: impl Fn(&'static str, BoxFuture<'static, ()>),
-) {
-    let ctx = &watcher.ctx;
+pub(super) fn start(process: &Process, ctx: &Arc<Context>) {
     if !ctx.scope.is_namespaced() {
         ctx.sources.register(Source::ApiServer, Some(NAMESPACE));
-        spawn("watch endpointslices", Box::pin(run(watcher)));
+        process.spawn_endless("watch endpointslices", run(ctx.clone()));
     } else if ctx.settings.apiserver_cidrs.0.is_empty() {
         let reason = "with --watch-namespaces the API server's addresses are not looked up: name them with \
                       --apiserver-cidrs; until then unverified agents reach nothing";
@@ -36,33 +35,27 @@ pub(super) fn start(
     }
 }
 
-async fn run(watcher: Watcher) {
-    let ctx = &watcher.ctx;
-    let api = Api::<EndpointSlice>::namespaced(ctx.client.clone(), NAMESPACE);
-    let options = watcher.options("endpointslices", Source::ApiServer, Some(NAMESPACE));
-    let mut events = watch::watch_stream(&watcher.watches, api, pages().labels(SELECTOR), options);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        let changed = match event {
-            Event::Init => {
-                listing.begin();
-                false
-            }
-            Event::InitApply(slice) | Event::Apply(slice) => {
+async fn run(ctx: Arc<Context>) {
+    let api = api_in::<EndpointSlice>(&ctx.client, Some(NAMESPACE));
+    let options = options(&ctx, "endpointslices", Source::ApiServer, Some(NAMESPACE));
+    feed(watch::watch_stream(&ctx.watches, api, pages().labels(SELECTOR), options), |step| {
+        let changed = match step {
+            Step::Put(slice, listing) => {
                 let name = slice.name_any();
                 listing.saw(name.clone());
                 ctx.endpoints.upsert(&name, slice)
             }
-            Event::InitDone => {
-                let changed = ctx.endpoints.retain(&listing.end());
+            Step::Remove(slice) => ctx.endpoints.remove(&slice.name_any()),
+            Step::Listed(seen) => {
+                let changed = ctx.endpoints.retain(&seen);
                 ctx.sources.synced(Source::ApiServer, Some(NAMESPACE));
                 changed
             }
-            Event::Delete(slice) => ctx.endpoints.remove(&slice.name_any()),
         };
         if changed {
             tracing::info!(networks = ?ctx.endpoints.current().networks, "addresses of the API server");
             ctx.wake_all(None, CALM);
         }
-    }
+    })
+    .await;
 }

@@ -1,90 +1,67 @@
 //! Agents: Deployments, StatefulSets, and Sandboxes while their CRD is served.
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc};
 
 use api_types::{enrolment::TargetKind, names::label};
 use controller_kit::{
-    apply::message_of,
-    backoff::jitter,
-    watch::{self, served_version},
+    index::covers,
+    scope::dynamic_api_in,
+    watch::{self, Step, feed, pages},
+    workload::{SANDBOXES, plural, resource},
 };
-use futures::{StreamExt, future::join_all};
-use kube::{Api, Client, ResourceExt, runtime::watcher::Event};
+use futures::future::join_all;
+use kube::ResourceExt;
 
-use super::{Listing, NOW, Watcher, pages};
+use super::{NOW, options};
 use crate::{
     context::Context,
-    index::{Slot, WorkloadKey},
+    index::Slot,
     sources::Source,
-    workload::{SANDBOX_VERSIONS, WorkloadView, pod_selector, resource},
+    workload::{Agent, WorkloadKey, WorkloadView, pod_selector},
 };
-
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_secs(2);
-
-/// Waits between looks for the kind: short ones first, because a CRD made a moment ago is not in the discovery yet.
-fn looks() -> impl FnMut() -> Duration {
-    let mut pause = RETRY;
-    move || {
-        let now = pause;
-        pause = (pause * 2).min(LOOK_AGAIN);
-        jitter(now, 0.1)
-    }
-}
 
 /// Watches one kind of workload; ends only when it is dropped.
 ///
 /// Only agents are asked for: a workload that leaves the watch is gone or no agent any more, which is the same here.
 pub(super) async fn run(
-    watcher: Watcher,
+    ctx: Arc<Context>,
     kind: TargetKind,
     version: &'static str,
     namespace: Option<String>,
 ) {
-    let ctx = &watcher.ctx;
-    let resource = resource(kind, version);
-    let api: Api<WorkloadView> = match &namespace {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
-    let plural = match kind {
-        TargetKind::Deployment => "deployments",
-        TargetKind::StatefulSet => "statefulsets",
-        TargetKind::Sandbox => "sandboxes",
-    };
-    let source = Source::Workloads(kind);
+    let (ctx, namespace, source) = (&*ctx, namespace.as_deref(), Source::Workloads(kind));
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), namespace);
     let config = pages().labels(&format!("{}=agent", label::TYPE));
-    let options = watcher.options(plural, source, namespace.as_deref());
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut gauge = watcher.gauge(plural);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(view) | Event::Apply(view) => {
-                let key = key_of(kind, &view);
-                listing.saw(key.clone());
-                let selector = pod_selector(kind, &key.slot.name, view.spec);
-                if ctx.index.workloads.upsert(key.clone(), selector) {
-                    ctx.wake(key.slot, NOW);
-                }
-            }
-            Event::InitDone => {
-                for gone in ctx.index.workloads.retain(kind, namespace.as_deref(), &listing.end()) {
-                    ctx.wake(gone.slot, NOW);
-                }
-                ctx.sources.synced(source, namespace.as_deref());
-            }
-            Event::Delete(view) => {
-                let key = key_of(kind, &view);
-                if ctx.index.workloads.remove(&key) {
-                    ctx.wake(key.slot, NOW);
-                }
+    let options = options(ctx, plural(kind), source, namespace);
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(view, listing) => {
+            let key = key_of(kind, &view);
+            listing.saw(key.clone());
+            let selector = pod_selector(kind, &key.slot.name, view.spec).map(Arc::new);
+            let agent = Agent { key, selector };
+            if let Ok(before) = ctx.index.workloads.upsert(agent.clone())
+                && before.as_deref() != Some(&agent)
+            {
+                ctx.wake(agent.key.slot, NOW);
             }
         }
-        if listing.0.is_none() {
-            gauge.set(ctx.index.workloads.count(kind));
+        Step::Remove(view) => {
+            if let Some(gone) = ctx.index.workloads.remove(&key_of(kind, &view)) {
+                ctx.wake(gone.key.slot.clone(), NOW);
+            }
         }
+        Step::Listed(seen) => {
+            gone(ctx, kind, namespace, &seen);
+            ctx.sources.synced(source, namespace);
+        }
+    })
+    .await;
+}
+
+fn gone(ctx: &Context, kind: TargetKind, namespace: Option<&str>, seen: &HashSet<WorkloadKey>) {
+    let listed = |key: &WorkloadKey| key.kind == kind && covers(namespace, &key.slot.namespace);
+    for gone in ctx.index.workloads.retain(listed, seen) {
+        ctx.wake(gone.key.slot.clone(), NOW);
     }
 }
 
@@ -93,59 +70,21 @@ fn key_of(kind: TargetKind, view: &WorkloadView) -> WorkloadKey {
     WorkloadKey { slot, kind }
 }
 
-async fn sandbox_version(client: &Client) -> kube::Result<Option<&'static str>> {
-    served_version(client, TargetKind::Sandbox.group(), TargetKind::Sandbox.as_str(), &SANDBOX_VERSIONS).await
-}
-
 /// Watches Sandboxes while their CRD is served, in the newest version.
-pub(super) async fn sandboxes(watcher: Watcher) {
-    const SOURCE: Source = Source::Workloads(TargetKind::Sandbox);
-    let ctx = &watcher.ctx;
+pub(super) async fn sandboxes(ctx: Arc<Context>) {
     let scopes = watch::namespaces_of(&ctx.scope);
-    let mut pause = looks();
-    loop {
-        let version = match sandbox_version(&ctx.client).await {
-            Ok(version) => version,
-            Err(error) => {
-                tracing::debug!("cannot find out whether Sandboxes are served: {}", message_of(&error));
-                tokio::time::sleep(jitter(RETRY, 0.1)).await;
-                continue;
-            }
-        };
+    let found = |version: Option<&'static str>| {
         ctx.set_sandbox_version(version);
-        let Some(version) = version else {
-            for namespace in &scopes {
-                let gone = ctx.index.workloads.retain(TargetKind::Sandbox, namespace.as_deref(), &[].into());
-                for key in gone {
-                    ctx.wake(key.slot, NOW);
-                }
-                ctx.sources.synced(SOURCE, namespace.as_deref());
-            }
-            tokio::time::sleep(pause()).await;
-            continue;
-        };
-        tracing::info!(version, "Sandboxes are served");
-        for namespace in &scopes {
-            ctx.sources.restart(SOURCE, namespace.as_deref());
+        match version {
+            Some(version) => tracing::info!(version, "Sandboxes are served"),
+            None => gone(&ctx, TargetKind::Sandbox, None, &HashSet::new()),
         }
-        let watching = join_all(
-            scopes
-                .iter()
-                .map(|namespace| run(watcher.clone(), TargetKind::Sandbox, version, namespace.clone())),
-        );
-        tokio::select! {
-            _ = watching => {}
-            () = until_changed(ctx, version) => {}
-        }
-    }
-}
-
-/// Returns when another version, or none, is served.
-async fn until_changed(ctx: &Context, version: &'static str) {
-    loop {
-        tokio::time::sleep(jitter(LOOK_AGAIN, 0.1)).await;
-        if matches!(sandbox_version(&ctx.client).await, Ok(now) if now != Some(version)) {
-            return;
-        }
-    }
+        ctx.sources.looked_for(Source::Workloads(TargetKind::Sandbox), &scopes, version.is_some());
+    };
+    let watch = |version| {
+        let each =
+            |namespace: &Option<String>| run(ctx.clone(), TargetKind::Sandbox, version, namespace.clone());
+        join_all(scopes.iter().map(each))
+    };
+    SANDBOXES.follow(&ctx.client, found, watch).await;
 }

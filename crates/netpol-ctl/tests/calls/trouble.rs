@@ -4,7 +4,7 @@ use api_types::enrolment::TargetKind::Deployment;
 use netpol_ctl::{context::Key, sources::Source};
 use serde_json::json;
 
-use crate::stage::{FALSE, NONE, POLICIES, Stage, TRUE, lines};
+use crate::stage::{FALSE, NONE, POLICIES, Stage, TRUE, lines, waits_long};
 
 const W: (&str, &str) = ("Deployment", "w");
 const NAME: &str = "w-signature-policy";
@@ -76,7 +76,7 @@ async fn a_missing_right_is_an_error_that_waits() {
     stage.card("c", W, FALSE);
     stage.fail("POST", POLICIES, 403, "networkpolicies is forbidden");
     let error = stage.pass(Key::Slot(Stage::slot("w"))).await.1.unwrap_err();
-    assert!(error.is_refusal());
+    assert!(waits_long(&error));
     assert!(error.to_string().contains("NetworkPolicy team1/w-signature-policy"), "{error}");
 }
 

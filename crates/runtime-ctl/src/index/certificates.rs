@@ -7,12 +7,13 @@ use std::{
 };
 
 use api_types::names;
+use controller_kit::index::is_older;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::NamespaceResourceScope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RuntimeKey, is_older};
+use super::RuntimeKey;
 
 /// A cert-manager Certificate as it is read and created.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -6,9 +6,9 @@ use std::{
 };
 
 use api_types::names::{annotation, label};
+use controller_kit::index::is_older;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::is_older;
 
 /// One namespace as kept in the index.
 #[derive(Clone, Debug, Default, PartialEq)]

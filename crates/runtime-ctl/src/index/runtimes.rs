@@ -9,31 +9,11 @@ use api_types::{
     AgentRuntime,
     duplicates::{Claim, runtime_winner},
 };
+use controller_kit::index::{Stale, is_older};
 use kube::ResourceExt;
 
-use super::{Stale, is_older};
-
 /// Names one AgentRuntime.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RuntimeKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl RuntimeKey {
-    /// The key of an object.
-    pub fn of(runtime: &AgentRuntime) -> Self {
-        Self { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() }
-    }
-}
-
-impl std::fmt::Display for RuntimeKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+pub use controller_kit::watch::Key as RuntimeKey;
 
 /// A target without its API version (runtime §7.4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! Watches of cluster-scoped objects: Namespaces and the CSIDriver of SPIRE. Both may be forbidden (runtime §19.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api_types::names::SPIFFE_CSI_DRIVER;
 use controller_kit::{
@@ -8,7 +8,7 @@ use controller_kit::{
     backoff::jitter,
     lean::LeanMeta,
     scope::Scope,
-    watch::{self, TroubleKind},
+    watch::{self, Step, TroubleKind, feed, pages},
 };
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
@@ -18,7 +18,7 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 
-use super::{Listing, NOW, Watcher, pages};
+use super::{NOW, options};
 use crate::{
     context::Context,
     error::{code_of, message_of},
@@ -38,28 +38,27 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 type Task = (&'static str, BoxFuture<'static, ()>);
 
 /// One watch of all namespaces, or one poll for each listed one.
-pub(super) fn namespaces(watcher: &Watcher) -> Vec<Task> {
-    let sources = &watcher.ctx.sources;
-    match watcher.ctx.scope.clone() {
+pub(super) fn namespaces(ctx: &Arc<Context>) -> Vec<Task> {
+    let sources = &ctx.sources;
+    match ctx.scope.clone() {
         Scope::Cluster => {
             sources.register(Source::Namespaces, None);
-            vec![("watch namespaces", Box::pin(watch_namespaces(watcher.clone())) as BoxFuture<'static, ()>)]
+            vec![("watch namespaces", Box::pin(watch_namespaces(ctx.clone())) as BoxFuture<'static, ()>)]
         }
         Scope::Namespaces(names) => names
             .into_iter()
             .map(|name| {
                 sources.register(Source::Namespaces, Some(&name));
-                ("poll namespace", Box::pin(poll_namespace(watcher.clone(), name)) as BoxFuture<'static, ()>)
+                ("poll namespace", Box::pin(poll_namespace(ctx.clone(), name)) as BoxFuture<'static, ()>)
             })
             .collect(),
     }
 }
 
-async fn watch_namespaces(watcher: Watcher) {
-    let ctx = &watcher.ctx;
+async fn watch_namespaces(ctx: Arc<Context>) {
     let api = Api::<LeanMeta<Namespace>>::all(ctx.client.clone());
     let hook = ctx.clone();
-    let options = watcher.options("namespaces", Source::Namespaces, None).on_trouble(move |trouble| {
+    let options = options(&ctx, "namespaces", Source::Namespaces, None).on_trouble(move |trouble| {
         if trouble.kind == TroubleKind::Forbidden {
             hook.index.namespaces.set_unreadable();
         }
@@ -67,23 +66,19 @@ async fn watch_namespaces(watcher: Watcher) {
             hook.sources.troubled(Source::Namespaces, None, &trouble.text);
         }
     });
-    let mut events = watch::watch_stream(&watcher.watches, api, pages(), options);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                let name = object.name_any();
-                listing.saw(name.clone());
-                seen(ctx, &name, NamespaceFacts::from_meta(object.metadata));
-            }
-            Event::InitDone => {
-                ctx.index.namespaces.retain(&listing.end());
-                ctx.sources.synced(Source::Namespaces, None);
-            }
-            Event::Delete(object) => ctx.index.namespaces.remove(&object.name_any()),
+    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+        Step::Put(object, listing) => {
+            let name = object.name_any();
+            listing.saw(name.clone());
+            seen(&ctx, &name, NamespaceFacts::from_meta(object.metadata));
         }
-    }
+        Step::Remove(object) => ctx.index.namespaces.remove(&object.name_any()),
+        Step::Listed(seen) => {
+            ctx.index.namespaces.retain(&seen);
+            ctx.sources.synced(Source::Namespaces, None);
+        }
+    })
+    .await;
 }
 
 fn seen(ctx: &Context, name: &str, facts: NamespaceFacts) {
@@ -92,8 +87,8 @@ fn seen(ctx: &Context, name: &str, facts: NamespaceFacts) {
     }
 }
 
-async fn poll_namespace(watcher: Watcher, name: String) {
-    let ctx = &watcher.ctx;
+async fn poll_namespace(ctx: Arc<Context>, name: String) {
+    let ctx = &*ctx;
     let api = Api::<LeanMeta<Namespace>>::all(ctx.client.clone());
     let check = format!("namespace {name}");
     let mut said = false;
@@ -101,12 +96,12 @@ async fn poll_namespace(watcher: Watcher, name: String) {
         let pause = match api.get_opt(&name).await {
             Ok(Some(object)) => {
                 seen(ctx, &name, NamespaceFacts::from_meta(object.metadata));
-                watcher.watches.readiness.set_ok(&check);
+                ctx.watches.readiness.set_ok(&check);
                 POLL
             }
             Ok(None) => {
                 ctx.index.namespaces.remove(&name);
-                watcher.watches.readiness.set_degraded(&check, format!("namespace {name} does not exist"));
+                ctx.watches.readiness.set_degraded(&check, format!("namespace {name} does not exist"));
                 RETRY
             }
             Err(error) if apply::is_forbidden(&error) => {
@@ -133,8 +128,7 @@ async fn poll_namespace(watcher: Watcher, name: String) {
 }
 
 /// Watches CSIDriver `csi.spiffe.io`; a missing right counts as "no SPIRE".
-pub(super) async fn spire(watcher: Watcher) {
-    let ctx = &watcher.ctx;
+pub(super) async fn spire(ctx: Arc<Context>) {
     let api = Api::<LeanMeta<CSIDriver>>::all(ctx.client.clone());
     let selector = format!("metadata.name={SPIFFE_CSI_DRIVER}");
     let mut said = false;
@@ -155,9 +149,9 @@ pub(super) async fn spire(watcher: Watcher) {
             }
         }
     }
-    let options = watcher.options("csidrivers", Source::Spire, None);
+    let options = options(&ctx, "csidrivers", Source::Spire, None);
     let config = watcher::Config::default().fields(&selector);
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
+    let mut events = watch::watch_stream(&ctx.watches, api, config, options);
     let mut listed = false;
     while let Some(event) = events.next().await {
         let present = match event {

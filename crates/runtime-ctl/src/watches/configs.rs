@@ -5,14 +5,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use api_types::names::label;
 use controller_kit::{
     backoff::jitter,
-    scope::Scope,
-    watch::{self, TroubleKind},
+    scope::{Scope, api_in},
+    watch::{self, Step, TroubleKind, feed, pages},
 };
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, ResourceExt, runtime::watcher::Event};
+use kube::ResourceExt;
 
-use super::{Listing, Watcher, pages};
+use super::options;
 use crate::{
     context::Context,
     index::{Input, Unreadable},
@@ -40,12 +39,8 @@ pub(super) fn watched(ctx: &Context) -> Vec<(Input, Option<String>)> {
 }
 
 /// Watches one input.
-pub(super) async fn run(watcher: Watcher, input: Input, namespace: Option<String>) {
-    let ctx = watcher.ctx.clone();
-    let api: Api<ConfigMap> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+pub(super) async fn run(ctx: Arc<Context>, input: Input, namespace: Option<String>) {
+    let api = api_in::<ConfigMap>(&ctx.client, namespace.as_deref());
     let config = match input.name() {
         // By field, so that a Role may name the objects (runtime §19.4).
         Some(name) => pages().fields(&format!("metadata.name={name}")),
@@ -54,8 +49,7 @@ pub(super) async fn run(watcher: Watcher, input: Input, namespace: Option<String
     let source = Source::Config(input);
     let options = {
         let (ctx, namespace) = (ctx.clone(), namespace.clone());
-        watcher
-            .options("configmaps", source, namespace.as_deref())
+        options(&ctx, "configmaps", source, namespace.as_deref())
             .check(format!("configmaps {}", input.name().unwrap_or(label::DEFAULTS)))
             .on_trouble(move |trouble| {
                 let scope = namespace.as_deref();
@@ -74,34 +68,31 @@ pub(super) async fn run(watcher: Watcher, input: Input, namespace: Option<String
                 }
             })
     };
-    let mut events = watch::watch_stream(&watcher.watches, api, config, options);
-    let mut listing = Listing(None);
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => listing.begin(),
-            Event::InitApply(map) | Event::Apply(map) => {
-                let (owner, name) = (map.namespace().unwrap_or_default(), map.name_any());
-                listing.saw((owner.clone(), name.clone()));
-                if ctx.index.configs.upsert(input, &owner, &name, map.data.unwrap_or_default()) {
-                    wake(&ctx, input, Some(&owner));
-                }
-            }
-            Event::InitDone => {
-                let gone = ctx.index.configs.retain(input, namespace.as_deref(), &listing.end());
-                gone.into_iter().collect::<HashSet<_>>().iter().for_each(|ns| wake(&ctx, input, Some(ns)));
-                ctx.sources.synced(source, namespace.as_deref());
-                if ctx.index.configs.set_unreadable(input, namespace.as_deref(), None) {
-                    wake(&ctx, input, namespace.as_deref());
-                }
-            }
-            Event::Delete(map) => {
-                let (owner, name) = (map.namespace().unwrap_or_default(), map.name_any());
-                if ctx.index.configs.remove(input, &owner, &name) {
-                    wake(&ctx, input, Some(&owner));
-                }
+    let namespace = namespace.as_deref();
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(map, listing) => {
+            let (owner, name) = (map.namespace().unwrap_or_default(), map.name_any());
+            listing.saw((owner.clone(), name.clone()));
+            if ctx.index.configs.upsert(input, &owner, &name, map.data.unwrap_or_default()) {
+                wake(&ctx, input, Some(&owner));
             }
         }
-    }
+        Step::Remove(map) => {
+            let (owner, name) = (map.namespace().unwrap_or_default(), map.name_any());
+            if ctx.index.configs.remove(input, &owner, &name) {
+                wake(&ctx, input, Some(&owner));
+            }
+        }
+        Step::Listed(seen) => {
+            let gone = ctx.index.configs.retain(input, namespace, &seen);
+            gone.into_iter().collect::<HashSet<_>>().iter().for_each(|ns| wake(&ctx, input, Some(ns)));
+            ctx.sources.synced(source, namespace);
+            if ctx.index.configs.set_unreadable(input, namespace, None) {
+                wake(&ctx, input, namespace);
+            }
+        }
+    })
+    .await;
 }
 
 fn wake(ctx: &Context, input: Input, namespace: Option<&str>) {

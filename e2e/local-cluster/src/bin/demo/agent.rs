@@ -4,7 +4,7 @@
 //! the address of every Pod of the workload; elsewhere at this machine's address, behind an EndpointSlice of its own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
 use axum::extract::State;
@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
-use local_cluster::Cluster;
+use local_cluster::{Cluster, machine_address};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -122,16 +122,6 @@ async fn answer(Json(request): Json<Value>) -> Json<Value> {
         }}),
         _ => json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "Method not found"}}),
     })
-}
-
-/// The address that this machine uses towards others. Connecting a datagram socket sends nothing.
-fn machine_address() -> Result<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("a socket")?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).context("this machine has no network")?;
-    match socket.local_addr().context("its address")?.ip() {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => anyhow::bail!("{address} is no IPv4 address"),
-    }
 }
 
 fn endpoint_slice(address: Ipv4Addr, port: u16) -> String {

@@ -3,15 +3,16 @@
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
+pub(super) use e2e::agents::{ready_agent, set_ready};
 use e2e::group::Shared;
 use e2e::{AgentServer, Group, Json as _, Ns, Options, kinds, objects, secs};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::StreamExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, WatchEvent, WatchParams};
 use local_cluster::{ClusterOptions, Component};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::fixture::{agent, expose, start};
+use super::fixture::{agent, start};
 
 static BARE: Group = Group::new(|| {
     let cluster =
@@ -103,35 +104,6 @@ pub(super) fn auto(agent: &str) -> String {
 /// Writes the trust bundle.
 pub(super) async fn set_bundle(ns: &Ns, text: &str) -> Result<()> {
     ns.apply(objects::config_map("spire-bundle", json!({"bundle.spiffe": text}))).await.map(drop)
-}
-
-/// A workload whose Service leads to a server, as ready as a Deployment controller would call it.
-pub(super) async fn ready_agent(ns: &Ns, workload: objects::Object, server: &AgentServer) -> Result<()> {
-    let workload: Value = workload.into();
-    let name = workload.name().to_owned();
-    expose(ns, &name, server).await?;
-    ns.create(workload).await?;
-    set_ready(ns, &name, true).await
-}
-
-/// Says whether a Deployment is available.
-pub(super) async fn set_ready(ns: &Ns, name: &str, ready: bool) -> Result<()> {
-    let (count, status) = if ready { (1, "True") } else { (0, "False") };
-    let condition = json!({"type": "Available", "status": status, "reason": "Test", "message": ""});
-    let status = json!({
-        "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1,
-        "readyReplicas": count, "availableReplicas": count, "conditions": [condition],
-    });
-    ns.patch_status(kinds::DEPLOYMENT, name, json!({"status": status})).await.map(drop)
-}
-
-/// Many ready agents that share a server.
-pub(super) async fn ready_agents(ns: &Ns, names: &[String], server: &AgentServer) -> Result<()> {
-    stream::iter(names)
-        .map(async |name| ready_agent(ns, agent(name), server).await)
-        .buffer_unordered(8)
-        .try_for_each(async |()| Ok(()))
-        .await
 }
 
 /// Everything that the API server told about the cards of a namespace, however short it lasted.

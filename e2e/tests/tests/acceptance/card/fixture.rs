@@ -1,13 +1,12 @@
 //! What the tests of card-ctl have in common.
 
 use anyhow::{Context as _, Result};
+use e2e::agents::start_card_ctl;
+pub(super) use e2e::agents::{CARD_CTL, agent, card, expose, expose_ports, labelled};
 use e2e::group::Shared;
-use e2e::{AgentServer, Group, Ns, Options, Suite, kinds, objects, secs};
-use local_cluster::{Component, ComponentOptions};
-use serde_json::{Value, json};
-
-/// Package, program, chart, ServiceAccount.
-pub(super) const CARD_CTL: &str = "card-ctl";
+use e2e::{AgentServer, Group, Ns, Options, Suite, kinds, secs};
+use local_cluster::Component;
+use serde_json::Value;
 
 /// A cluster in which Deployments become Available, without the rest of the suite.
 static CLUSTER: Group = Group::new(|| Options::default().without_webhook().without_runtime_ctl());
@@ -61,53 +60,5 @@ impl Stage {
 
 /// Starts another card-ctl for a namespace.
 pub(super) async fn start(suite: &Suite, namespace: &str, flags: &[&str]) -> Result<Component> {
-    let options = ComponentOptions::new(CARD_CTL)
-        .instance(&format!("{CARD_CTL}-{namespace}"))
-        .namespaced([namespace])
-        .args(["--fetch-dial=endpoints", "--enable-verified-fetch=false"])
-        .args(flags.iter().copied());
-    let process = Component::start(suite.cluster(), options).await?;
-    process.wait_ready(secs(30)).await?;
-    Ok(process)
-}
-
-/// A Deployment that is an agent and speaks A2A.
-pub(super) fn agent(name: &str) -> objects::Object {
-    labelled(objects::deployment(name))
-}
-
-/// The labels of an agent that speaks A2A.
-pub(super) fn labelled(workload: objects::Object) -> objects::Object {
-    workload.label("kagenti.io/type", "agent").label("protocol.kagenti.io/a2a", "")
-}
-
-/// A small, complete card.
-pub(super) fn card(name: &str) -> Value {
-    json!({
-        "name": name, "description": "An agent of a test.", "version": "1.0.0", "url": "http://localhost:9999/",
-        "protocolVersion": "0.3.0", "capabilities": {"streaming": true},
-        "defaultInputModes": ["text/plain"], "defaultOutputModes": ["text/plain"],
-        "skills": [{"id": "echo", "name": "Echo", "description": "Says it again.", "tags": ["echo"]}],
-    })
-}
-
-/// A Service without selector, and an EndpointSlice that points at a server.
-pub(super) async fn expose(ns: &Ns, name: &str, server: &AgentServer) -> Result<()> {
-    expose_ports(ns, name, server, json!([{"name": "a2a", "port": 8000}])).await
-}
-
-/// The same with other ports of the Service; whichever is chosen leads to the server, as the slice has only one.
-pub(super) async fn expose_ports(ns: &Ns, name: &str, server: &AgentServer, ports: Value) -> Result<()> {
-    let address = server.address();
-    let slice_ports = json!([{"name": "", "port": address.port(), "protocol": "TCP"}]);
-    ns.create(objects::named(kinds::SERVICE, name).spec(json!({"ports": ports}))).await?;
-    ns.create(objects::named(kinds::ENDPOINT_SLICE, name).label("kubernetes.io/service-name", name).with(
-        json!({
-            "addressType": "IPv4",
-            "ports": slice_ports,
-            "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
-        }),
-    ))
-    .await?;
-    Ok(())
+    start_card_ctl(suite, &format!("{CARD_CTL}-{namespace}"), vec![namespace.to_owned()], flags).await
 }

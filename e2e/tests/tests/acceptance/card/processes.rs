@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::card_scale::killed_in_mid_sync;
 use e2e::{AgentServer, Answer, Json as _, Ns, Suite, kinds, secs, wait_for};
 use local_cluster::{Component, ComponentOptions, http};
 use serde_json::{Value, json};
 
 use super::bare::{
-    Timeline, Verified, auto, bundle, cluster, document, ready_agent, ready_agents, set_bundle, set_ready,
-    verifying,
+    Timeline, Verified, auto, bundle, cluster, document, ready_agent, set_bundle, set_ready, verifying,
 };
-use super::fixture::{CARD_CTL, agent, card, start};
-
-const AGENTS: usize = 100;
+use super::fixture::{CARD_CTL, agent, start};
 
 /// A workload that becomes ready and unready ten times a second, and whose card is another one each time.
 #[tokio::test]
@@ -68,86 +66,11 @@ async fn fault_card_flapping_agent() -> Result<()> {
         .map(drop)
 }
 
-fn names() -> Vec<String> {
-    (0..AGENTS).map(|number| format!("agent-{number:03}")).collect()
-}
-
-async fn synced(ns: &Ns) -> Result<(usize, usize)> {
-    let cards = ns.list(kinds::AGENT_CARD, "").await?;
-    let synced = cards.iter().filter(|card| card.condition("Synced").short() == "True/SyncSucceeded").count();
-    Ok((cards.len(), synced))
-}
-
-async fn until_all_synced(ns: &Ns) -> Result<()> {
-    wait_for(secs(60), "all cards to be synced", async || {
-        let counts = synced(ns).await?;
-        ensure!(counts == (AGENTS, AGENTS), "(cards, synced) = {counts:?}");
-        Ok(Some(()))
-    })
-    .await
-}
-
 /// Killed twice in the middle of a hundred syncs: all are done, each once.
 #[tokio::test]
 async fn fault_card_killed_in_mid_sync() -> Result<()> {
     let suite = cluster().await?;
-    let ns = suite.namespace("fault-card-killed", Value::Null).await?;
-    // Slow enough to be interrupted: four at a time in one namespace.
-    let server = AgentServer::start(suite.cluster(), 8000, |_| {
-        std::thread::sleep(Duration::from_millis(150));
-        Answer::json(&card("slow"))
-    })?;
-    ready_agents(&ns, &names(), &server).await?;
-    let mark = suite.cluster().audit()?.mark()?;
-    let process = start(&suite, ns.name(), &[]).await?;
-    for share in [AGENTS / 5, AGENTS / 2] {
-        let mut done = 0;
-        wait_for(secs(30), "part of the syncs", async || {
-            done = synced(&ns).await?.1;
-            Ok((done >= share).then_some(()))
-        })
-        .await?;
-        ensure!(done < AGENTS, "all was done before anything was killed");
-        process.kill9().await?;
-        process.restart().await?;
-    }
-    until_all_synced(&ns).await.with_context(|| process.log_tail())?;
-    let made: Vec<_> = suite
-        .object_writes(mark, CARD_CTL)?
-        .into_iter()
-        .filter(|write| write.namespace == ns.name() && write.resource == "agentcards")
-        .collect();
-    let created = made.iter().filter(|write| write.verb == "create" && write.code == 201).count();
-    assert_eq!(created, AGENTS, "each card once");
-    ensure!(!made.iter().any(|write| write.verb == "delete"), "{made:?}");
-    for card in ns.list(kinds::AGENT_CARD, "").await? {
-        assert_eq!(card.items("/metadata/ownerReferences").len(), 1, "{}", card.readable());
-    }
-    let events = ns.list(kinds::EVENT, "").await?;
-    let strange: Vec<&str> = events
-        .iter()
-        .map(|event| event.text("/reason"))
-        .filter(|reason| ["DuplicateTarget", "TargetRefConflict", "CardContentChanged"].contains(reason))
-        .collect();
-    assert!(strange.is_empty(), "{strange:?}");
-
-    // Another restart of a settled world writes nothing (card §19).
-    process.kill9().await?;
-    let (mark, before) = (suite.cluster().audit()?.mark()?, server.requests().len());
-    process.restart().await?;
-    process.wait_ready(secs(30)).await?;
-    wait_for(secs(60), "every agent to be asked again", async || {
-        Ok((server.requests().len() >= before + AGENTS).then_some(()))
-    })
-    .await?;
-    tokio::time::sleep(secs(1)).await;
-    let writes: Vec<_> = suite
-        .object_writes(mark, CARD_CTL)?
-        .into_iter()
-        .filter(|write| write.namespace == ns.name())
-        .collect();
-    assert!(writes.is_empty(), "{writes:?}");
-    Ok(())
+    killed_in_mid_sync(&suite, "fault-card-killed", 100).await
 }
 
 /// A replica with an identity of its own, so that the audit log tells them apart.

@@ -26,9 +26,19 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         self.with(|map| map.get(key).cloned())
     }
 
+    /// The value of a key, set now if there was none.
+    pub fn get_or_insert(&self, key: K, value: V) -> V {
+        self.with(|map| map.entry(key).or_insert(value).clone())
+    }
+
     /// Sets a value; the old one is returned.
     pub fn insert(&self, key: K, value: V) -> Option<V> {
         self.with(|map| map.insert(key, value))
+    }
+
+    /// Forgets what `keep` says no to.
+    pub fn retain(&self, mut keep: impl FnMut(&K) -> bool) {
+        self.with(|map| map.retain(|key, _| keep(key)));
     }
 
     /// Forgets a key.

@@ -1,0 +1,190 @@
+//! The workers: they take keys from the queue, one pass each.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::runtime::controller::Action;
+use tokio_util::sync::CancellationToken;
+
+use super::{Controller, Failed, Retry};
+use crate::reconcile::{Failure, guarded};
+
+/// How often the queue's metrics are brought up to date.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// When to look again while another replica leads.
+const FOLLOWER: Duration = Duration::from_secs(1);
+
+/// Makes passes while this replica leads, at most `number` at a time, until `stop`; passes that run then are finished.
+pub async fn workers<C: Controller>(controller: &Arc<C>, number: usize, stop: &CancellationToken) {
+    let running = (0..number.max(1)).map(|_| {
+        let (controller, stop) = (controller.clone(), stop.clone());
+        tokio::spawn(async move { worker(&*controller, &stop).await })
+    });
+    let counting = async {
+        loop {
+            count(&**controller);
+            tokio::time::sleep(COUNT_EVERY).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = futures::future::join_all(running) => ended,
+        () = counting => Vec::new(),
+    };
+    for worker in ended {
+        if let Err(error) = worker {
+            tracing::error!("a worker ended: {error}");
+        }
+    }
+}
+
+/// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
+fn count<C: Controller>(controller: &C) {
+    let common = controller.common();
+    let (queue, metrics) = (&common.queue, &common.passes);
+    metrics.depth.set(i64::try_from(queue.depth()).unwrap_or(i64::MAX));
+    metrics.adds.inc_by(queue.adds().saturating_sub(metrics.adds.get()));
+}
+
+async fn worker<C: Controller>(controller: &C, stop: &CancellationToken) {
+    let common = controller.common();
+    loop {
+        let next = async {
+            common.leadership.wait_until_leader().await;
+            common.queue.next().await
+        };
+        let Some(key) = stop.run_until_cancelled(next).await else { return };
+        if !common.leadership.is_leader() {
+            common.queue.done(&key, Some(FOLLOWER));
+            continue;
+        }
+        let again = once(controller, &key).await;
+        common.queue.done(&key, again);
+    }
+}
+
+/// One guarded pass; says when to look again.
+async fn once<C: Controller>(controller: &C, key: &C::Key) -> Option<Duration> {
+    let common = controller.common();
+    let mut next = None;
+    let pass = async {
+        next = controller.pass(key).await?;
+        Ok(next.map_or_else(Action::await_change, Action::requeue))
+    };
+    let Err(failure) = guarded::<C::Error>(&common.passes, pass).await else {
+        common.succeeded(key);
+        return next;
+    };
+    let retry = match &failure {
+        Failure::Error(error) => error.retry(),
+        Failure::Panic(_) => Retry::SOON,
+    };
+    let delay = match retry {
+        Retry::Follower => FOLLOWER,
+        Retry::BackOff(first) => common.failures.next(key.clone(), first),
+    };
+    let text = failure.to_string();
+    // A standing error is said once.
+    if common.last_error.insert(key.clone(), text.clone()).as_ref() == Some(&text) {
+        tracing::debug!(object = %key, retry_in = ?delay, "{text}");
+    } else {
+        tracing::warn!(object = %key, retry_in = ?delay, "{text}");
+    }
+    Some(delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use jiff::Timestamp;
+    use kube::{Client, client::Body};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        controller::{Common, Handles, PassError},
+        events::EventRecorder,
+        lease::Leadership,
+        metrics::Metrics,
+        readiness::Readiness,
+        scope::Scope,
+    };
+
+    struct Context {
+        common: Common<&'static str, ()>,
+        passes: AtomicU32,
+    }
+
+    impl Controller for Context {
+        type Key = &'static str;
+        type Source = ();
+        type Error = PassError;
+
+        fn common(&self) -> &Common<&'static str, ()> {
+            &self.common
+        }
+
+        async fn pass(&self, key: &&'static str) -> Result<Option<Duration>, PassError> {
+            let before = self.passes.fetch_add(1, Ordering::Relaxed);
+            match *key {
+                "twice" if before < 2 => Err(PassError::NotSynced("pods")),
+                "panics" => {
+                    assert!(before > 0, "index out of range");
+                    Ok(None)
+                }
+                "deposed" if before == 0 => Err(PassError::NotLeader),
+                _ => Ok(None),
+            }
+        }
+    }
+
+    fn context() -> Arc<Context> {
+        let (service, _) = tower_test::mock::pair::<http::Request<Body>, http::Response<Body>>();
+        let client = Client::new(service, "default");
+        let metrics = Metrics::new("test");
+        let (events, _) = EventRecorder::new(client.clone(), &metrics, "test", "test");
+        let handles = Handles {
+            client,
+            operator_namespace: "kagenti-system".to_owned(),
+            scope: Scope::Cluster,
+            metrics,
+            readiness: Readiness::new(),
+            events,
+            leadership: Leadership::always(),
+            clock: || Timestamp::UNIX_EPOCH,
+        };
+        Arc::new(Context { common: Common::new(handles, "agentruntime"), passes: AtomicU32::new(0) })
+    }
+
+    /// Runtime §20: failures and panics are retried with back-off, and a success forgets them.
+    #[rstest::rstest]
+    #[case("fine", 1, Duration::ZERO..Duration::from_millis(1))]
+    #[case("twice", 3, Duration::from_millis(300)..Duration::from_millis(650))]
+    #[case("panics", 2, Duration::from_millis(100)..Duration::from_millis(250))]
+    #[case("deposed", 2, FOLLOWER..FOLLOWER + Duration::from_millis(50))]
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_tried_until_it_succeeds(
+        #[case] key: &'static str,
+        #[case] passes: u32,
+        #[case] takes: std::ops::Range<Duration>,
+    ) {
+        let (context, stop) = (context(), CancellationToken::new());
+        context.common.queue.add(key, Duration::ZERO);
+        let (running, start) = (context.clone(), Instant::now());
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move { workers(&running, 2, &stop).await }
+        });
+        while context.passes.load(Ordering::Relaxed) < passes {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let took = start.elapsed();
+        assert!(takes.start <= took && took <= takes.end + Duration::from_millis(5), "{took:?}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(context.passes.load(Ordering::Relaxed), passes, "nothing asks for more");
+        assert!(context.common.failures.is_empty());
+        stop.cancel();
+        task.await.unwrap();
+        let text = context.common.watches.metrics.openmetrics().unwrap();
+        assert!(text.contains("workqueue_adds_total{name=\"agentruntime\"} 1"), "{text}");
+    }
+}
