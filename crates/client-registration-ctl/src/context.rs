@@ -1,0 +1,306 @@
+//! What every pass works with: handles, indexes and the little that is remembered between passes.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use api_types::gates::FeatureGates;
+use controller_kit::{
+    controller::{Common, Controller, Handles},
+    limiter::RolloutLimiter,
+    memory::Memory,
+    surroundings::Surroundings,
+};
+use rest_client::{
+    BaseUrl, RestClient,
+    ca::CaFile,
+    options::{ClientOptions, Rate},
+};
+use tokio::time::Instant;
+
+use crate::{
+    authbridge_config,
+    error::Error,
+    events::Announcer,
+    identity::PlatformDomain,
+    index::Indexes,
+    keycloak::{
+        AdminSecret, Keycloak,
+        session::{Closer, sessions},
+        token::Tokens,
+    },
+    leaving,
+    metrics::OwnMetrics,
+    platform_clients::PlatformClients,
+    registration,
+    settings::{COMPONENT, Settings},
+    sources::Source,
+    trust::TrustRules,
+    workload::{Unit, WorkloadKey},
+};
+
+/// What the queue holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// Register workloads, or let them go (§12).
+    Unit(Unit),
+    /// Finish the deletion of a Secret: namespace and name (§10).
+    Secret(String, String),
+    /// Fill the ConfigMap of a namespace (§13).
+    Namespace(String),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit(unit) => write!(f, "workload {unit}"),
+            Self::Secret(namespace, name) => write!(f, "Secret {namespace}/{name}"),
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+        }
+    }
+}
+
+/// When a registration was last compared with Keycloak.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Version of the Secret then.
+    pub version: String,
+    /// When to compare again.
+    pub due: Instant,
+}
+
+/// Handles and memories of the process.
+pub struct Context {
+    common: Common<Key, Source>,
+    /// Flags of this component.
+    pub settings: Settings,
+    /// What the watches have seen.
+    pub index: Arc<Indexes>,
+    /// Gates, platform and namespaces.
+    pub around: Arc<Surroundings>,
+    /// The Keycloaks.
+    pub keycloak: Keycloak,
+    /// The HTTP client below it.
+    pub rest: RestClient,
+    /// Platform clients and their scopes.
+    pub platform_clients: PlatformClients,
+    /// Tokens for restarts.
+    pub limiter: RolloutLimiter<WorkloadKey>,
+    /// Events.
+    pub announcer: Announcer,
+    /// Metrics.
+    pub metrics: OwnMetrics,
+    /// Registrations that were compared with Keycloak.
+    pub checked: Memory<Unit, Checked>,
+    /// Audience scopes that are not ready.
+    pub audience_pending: Memory<Unit, ()>,
+    /// Since when a workload is no agent any more.
+    pub leaving: Memory<Unit, Instant>,
+    /// Since when the first Pod of a workload is waited for.
+    pub waiting_for_pods: Memory<WorkloadKey, Instant>,
+    /// Highest revision of credentials that were ever delivered.
+    pub revisions: Memory<Unit, u64>,
+    trust: RwLock<Arc<TrustRules>>,
+    public_url: RwLock<Option<BaseUrl>>,
+    domain: RwLock<PlatformDomain>,
+    cluster_id: RwLock<Option<String>>,
+}
+
+/// Why there is no context.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// What runs beside the context.
+pub struct Attendants {
+    /// Ends the sessions of replaced tokens.
+    pub closer: Closer,
+}
+
+impl Context {
+    /// A context without anything in its indexes.
+    ///
+    /// # Errors
+    /// Flags and files that cannot be used.
+    pub fn new(handles: Handles, settings: Settings) -> Result<(Self, Attendants), StartError> {
+        let ca = match &settings.keycloak_ca_file {
+            None => None,
+            Some(path) => Some(
+                CaFile::load(path).map_err(|error| StartError(format!("--keycloak-ca-file: {error}")))?,
+            ),
+        };
+        let trust = settings.trust(None).map_err(StartError)?;
+        let limiter = RolloutLimiter::new(settings.rollout_qps, settings.rollout_burst);
+        let metrics = OwnMetrics::register(&handles.metrics, &limiter);
+        let options = ClientOptions {
+            attempt: settings.keycloak_timeout,
+            rate: Rate { qps: settings.keycloak_qps, burst: settings.keycloak_burst },
+            observer: Arc::new(metrics.calls.clone()),
+            ..ClientOptions::new(format!("{}/{}", COMPONENT.name, env!("CARGO_PKG_VERSION")))
+        };
+        let rest = RestClient::new(options, ca).map_err(|error| StartError(error.to_string()))?;
+        let (opener, closer) = sessions(rest.clone());
+        let admin = Arc::new(AdminSecret::new(
+            &settings.keycloak_admin_secret_namespace,
+            &settings.keycloak_admin_secret_name,
+        ));
+        let tokens = Tokens::new(rest.clone(), opener, metrics.logins.clone());
+        let domain = if settings.spire_trust_domain.is_empty() {
+            PlatformDomain::Looking
+        } else {
+            PlatformDomain::Known(settings.spire_trust_domain.to_ascii_lowercase())
+        };
+        let context = Self {
+            keycloak: Keycloak::new(rest.clone(), tokens, admin, settings.clone()),
+            rest,
+            platform_clients: PlatformClients::default(),
+            around: Arc::new(Surroundings::new(&handles.operator_namespace)),
+            announcer: Announcer::new(handles.events.reporting_as("clientregistration-controller")),
+            index: Arc::default(),
+            limiter,
+            metrics,
+            checked: Memory::default(),
+            audience_pending: Memory::default(),
+            leaving: Memory::default(),
+            waiting_for_pods: Memory::default(),
+            revisions: Memory::default(),
+            trust: RwLock::new(Arc::new(trust)),
+            public_url: RwLock::new(BaseUrl::parse(&settings.keycloak_public_url).ok()),
+            domain: RwLock::new(domain),
+            cluster_id: RwLock::new(Some(settings.cluster_id.clone()).filter(|id| !id.is_empty())),
+            common: Common::new(handles, "clientregistration"),
+            settings,
+        };
+        context.refresh_trust();
+        Ok((context, Attendants { closer }))
+    }
+
+    /// Whom credentials may be shown to.
+    pub fn trust(&self) -> Arc<TrustRules> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refresh_trust(&self) {
+        // The flags were checked at start, so they make rules.
+        if let Ok(rules) = self.settings.trust(self.public_url().as_ref()) {
+            *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        }
+    }
+
+    /// The public URL of the platform's Keycloak.
+    pub fn public_url(&self) -> Option<BaseUrl> {
+        self.public_url.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the public URL; true when that is news.
+    pub fn set_public_url(&self, url: BaseUrl) -> bool {
+        let news = {
+            let mut known = self.public_url.write().unwrap_or_else(PoisonError::into_inner);
+            let news = known.as_ref() != Some(&url);
+            *known = Some(url);
+            news
+        };
+        if news {
+            self.refresh_trust();
+        }
+        news
+    }
+
+    /// The platform's trust domain.
+    pub fn domain(&self) -> PlatformDomain {
+        self.domain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the trust domain; true when that is news.
+    pub fn set_domain(&self, domain: PlatformDomain) -> bool {
+        let mut known = self.domain.write().unwrap_or_else(PoisonError::into_inner);
+        let news = *known != domain;
+        *known = domain;
+        news
+    }
+
+    /// The mark of our clients; `None` while the UID of `kube-system` is not known.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.cluster_id.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes the mark of our clients.
+    pub fn set_cluster_id(&self, id: String) {
+        *self.cluster_id.write().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    }
+
+    /// The gates.
+    ///
+    /// # Errors
+    /// [`Error::Pass`] before they were read.
+    pub fn gates(&self) -> Result<FeatureGates, Error> {
+        Ok(self.around.gates()?)
+    }
+
+    /// Whether a Keycloak is known, so that namespaces may be told of it (§13).
+    pub fn knows_keycloak(&self) -> bool {
+        !self.settings.keycloak_url.trim().is_empty() || self.keycloak.admin().version().is_some()
+    }
+
+    /// Asks for a look at workloads.
+    pub fn wake(&self, unit: Unit, after: Duration) {
+        self.queue.add(Key::Unit(unit), after);
+    }
+
+    /// Asks for a look at all workloads of a namespace, or (`None`) at everything, spread over a time that grows with
+    /// their number.
+    pub fn wake_all(&self, namespace: Option<&str>) {
+        let wanted = |unit: &Unit| namespace.is_none_or(|name| name == unit.namespace).then(|| unit.clone());
+        let units = self.index.workloads.links(wanted);
+        let spread = Duration::from_millis(u64::try_from(units.len()).unwrap_or(u64::MAX).min(10_000));
+        for unit in units {
+            self.wake(unit, spread.mul_f64(fastrand::f64()));
+        }
+    }
+
+    /// Asks for a look at the ConfigMap of every enabled namespace.
+    pub fn wake_namespaces(&self) {
+        if self.settings.enable_authbridge_config {
+            for name in self.around.enabled_namespaces() {
+                self.queue.add(Key::Namespace(name), Duration::ZERO);
+            }
+        }
+    }
+
+    /// Drops what is remembered about a unit that is gone.
+    pub fn forget(&self, unit: &Unit) {
+        self.checked.remove(unit);
+        self.audience_pending.remove(unit);
+        self.leaving.remove(unit);
+        self.metrics.set_state(unit, None);
+    }
+}
+
+impl Deref for Context {
+    type Target = Common<Key, Source>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.common
+    }
+}
+
+impl Controller for Context {
+    type Key = Key;
+    type Source = Source;
+    type Error = Error;
+
+    fn common(&self) -> &Common<Key, Source> {
+        &self.common
+    }
+
+    async fn pass(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        match key {
+            Key::Unit(unit) => registration::pass(self, unit).await,
+            Key::Secret(namespace, name) => leaving::finish(self, namespace, name).await,
+            Key::Namespace(name) => authbridge_config::pass(self, name).await,
+        }
+    }
+}

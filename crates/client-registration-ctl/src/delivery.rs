@@ -1,0 +1,176 @@
+//! Bringing credentials to the Pods: the Secret, the pod template, and the end of clients that were left behind
+//! (client-registration §8-§10).
+
+use std::time::Duration;
+
+use api_types::registration::annotation as own;
+use controller_kit::limiter::Turn;
+use k8s_openapi::api::core::v1::Secret as ApiSecret;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{
+    annotation::{self, Wish},
+    context::Context,
+    error::Error,
+    leaving,
+    pods,
+    secret::{Plan, SecretMeta},
+    settings::DeletionPolicy,
+    subject::Subject,
+    workload::Workload,
+    write::{self, Patched},
+};
+
+/// How long the first Pod of a workload is waited for, to see whether the webhook annotates it (§9).
+const FIRST_POD: Duration = Duration::from_secs(5);
+const LOOK_FOR_POD: Duration = Duration::from_secs(1);
+/// A patch met a newer version; the watch brings it.
+const STALE: Duration = Duration::from_millis(200);
+/// How often a rollout is looked at whose end is waited for; its events come sooner.
+const ROLLOUT: Duration = Duration::from_secs(30);
+
+/// A Secret that is as it should be.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Its version.
+    pub version: String,
+    /// Revision of its data.
+    pub revision: u64,
+    /// Its data changed.
+    pub rotated: bool,
+    /// It did not exist before.
+    pub first: bool,
+}
+
+/// Writes the Secret.
+///
+/// # Errors
+/// What the API server says.
+pub async fn secret(
+    ctx: &Context,
+    subject: &Subject,
+    live: Option<&ApiSecret>,
+    plan: Plan,
+) -> Result<Delivered, Error> {
+    let (namespace, name) = (&subject.unit.namespace, subject.unit.secret_name());
+    let version = |live: Option<&ApiSecret>| {
+        live.and_then(|live| live.metadata.resource_version.clone()).unwrap_or_default()
+    };
+    match plan {
+        Plan::Leave => Ok(Delivered { version: version(live), revision: 1, rotated: false, first: false }),
+        Plan::Keep { revision } => {
+            // Not in the index when Secrets are not watched.
+            if let Some(meta) = live.and_then(|live| SecretMeta::of(live.metadata.clone())) {
+                let _ = ctx.index.secrets.upsert(meta);
+            }
+            Ok(Delivered { version: version(live), revision, rotated: false, first: false })
+        }
+        Plan::Apply { fields, revision, rotated, replace } => {
+            if replace && let Some(uid) = live.and_then(|live| live.metadata.uid.as_deref()) {
+                // Without the finalizer, or the client would go with the Secret.
+                write::remove_finalizer(ctx, namespace, &name).await?;
+                write::delete_secret(ctx, namespace, &name, uid).await?;
+            }
+            let meta = write::apply_secret(ctx, namespace, &name, fields).await?;
+            tracing::info!(workload = %subject.unit, secret = name, revision, "credentials delivered");
+            let version = meta.map(|meta| meta.version).unwrap_or_default();
+            Ok(Delivered { version, revision, rotated, first: live.is_none() })
+        }
+    }
+}
+
+/// Annotates the pod templates where that is needed; says when to look again. `look` = the Pods may be listed to see
+/// whether the webhook annotates them.
+///
+/// # Errors
+/// What the API server says.
+pub async fn templates(
+    ctx: &Context,
+    subject: &Subject,
+    revision: u64,
+    look: bool,
+) -> Result<Option<Duration>, Error> {
+    let mut again: Option<Duration> = None;
+    for workload in &subject.workloads {
+        // What this pass or another one wrote.
+        let workload = ctx.index.workloads.get(&workload.key).unwrap_or_else(|| workload.clone());
+        if let Some(wait) = template(ctx, &workload, &subject.unit.secret_name(), revision, look).await? {
+            again = Some(again.map_or(wait, |known| known.min(wait)));
+        }
+    }
+    Ok(again)
+}
+
+async fn template(
+    ctx: &Context,
+    workload: &Workload,
+    secret: &str,
+    revision: u64,
+    look: bool,
+) -> Result<Option<Duration>, Error> {
+    let mut wish = annotation::wish(ctx.settings.template_annotation, workload, secret, revision);
+    if wish == Wish::LookAtPods {
+        let since = match ctx.waiting_for_pods.get(&workload.key) {
+            Some(since) => since,
+            None if look => ctx.waiting_for_pods.get_or_insert(workload.key.clone(), Instant::now()),
+            None => return Ok(None),
+        };
+        let seen = pods::annotated(ctx, workload, secret).await?;
+        match annotation::after_look(secret, seen, since.elapsed() >= FIRST_POD) {
+            None => return Ok(Some(LOOK_FOR_POD)),
+            Some(next) => wish = next,
+        }
+    }
+    let Wish::Write(marks) = wish else {
+        ctx.waiting_for_pods.remove(&workload.key);
+        ctx.limiter.forget(&workload.key);
+        return Ok(None);
+    };
+    if workload.ready > 0
+        && let Turn::Wait(wait) = ctx.limiter.try_acquire(&workload.key)
+    {
+        return Ok(Some(wait));
+    }
+    let patched = write::patch_workload(ctx, &workload.key, &annotation::patch(workload, &marks)).await?;
+    if patched == Patched::Stale {
+        return Ok(Some(STALE));
+    }
+    ctx.waiting_for_pods.remove(&workload.key);
+    tracing::info!(workload = %workload.key, secret, revision, "pod template annotated");
+    Ok(None)
+}
+
+/// Deletes the clients that the workload had before its identity changed, once no Pod uses them (§10).
+///
+/// # Errors
+/// What Keycloak or the API server says.
+pub async fn previous(ctx: &Context, subject: &Subject, secret: &SecretMeta) -> Result<Option<Duration>, Error> {
+    let places = secret.previous();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let current: Vec<_> =
+        subject.workloads.iter().filter_map(|workload| ctx.index.workloads.get(&workload.key)).collect();
+    if !current.iter().all(|workload| workload.rolled_out) {
+        return Ok(Some(ROLLOUT));
+    }
+    if ctx.settings.client_deletion_policy == DeletionPolicy::Delete {
+        for place in &places {
+            leaving::delete_client(ctx, &secret.key, place).await?;
+        }
+    }
+    let (namespace, name) = &secret.key;
+    let done = write::change_secret(ctx, namespace, name, |_| {
+        Some(json!({ "metadata": { "annotations": { own::PREVIOUS: null } } }))
+    })
+    .await?;
+    if let Some(meta) = ctx.index.secret_of(&subject.unit)
+        && let Some(mut checked) = ctx.checked.get(&subject.unit)
+    {
+        // Our own change is no reason to ask Keycloak again.
+        checked.version.clone_from(&meta.version);
+        ctx.checked.insert(subject.unit.clone(), checked);
+    }
+    Ok((!done).then_some(STALE))
+}

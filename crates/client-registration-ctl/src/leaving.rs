@@ -1,0 +1,312 @@
+//! Workloads that go or are agents no more (client-registration §10).
+//!
+//! What an annotation says is not believed: a client is deleted only when it carries our mark and its id is one of the
+//! Secret's own namespace, because whoever may edit a Secret there could name any other client.
+
+use std::{sync::Arc, time::Duration};
+
+use api_types::{
+    credentials::Eligibility,
+    enrolment::TargetKind,
+    gates::FeatureGates,
+    namespace_config::AuthbridgeConfig,
+    registration::annotation as own,
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{
+    annotation,
+    conditions::{Report, Verdict},
+    context::Context,
+    error::Error,
+    identity::is_of_namespace,
+    keycloak::{
+        KeycloakError,
+        client::{self, Client},
+        scope::{self, Scope},
+    },
+    metrics::UnitState,
+    pods,
+    registration::{self, Next},
+    secret::{Place, SecretLink, SecretMeta},
+    settings::DeletionPolicy,
+    trust::Server,
+    workload::{Unit, Workload, WorkloadKey},
+    write,
+};
+
+/// How often Pods are looked at that still mount the Secret.
+const ROLLOUT: Duration = Duration::from_secs(30);
+/// How often a Keycloak is tried that a deletion waits for.
+const RETRY: Duration = Duration::from_secs(10);
+const STALE: Duration = Duration::from_millis(200);
+
+/// There is no workload of this name any more. The garbage collector deletes the Secret with its last owner; one without
+/// owners is ours to delete.
+///
+/// # Errors
+/// What the API server says.
+pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Next {
+    ctx.forget(unit);
+    ctx.revisions.remove(unit);
+    if let Some(secret) = secret.filter(|_| !ctx.settings.watch_secrets) {
+        // Nobody tells when the garbage collector has begun.
+        let next = if secret.deleting.is_some() { finish(ctx, &secret.key.0, &secret.key.1).await? } else { None };
+        if secret.deleting.is_some() || !secret.owners.is_empty() {
+            return Ok(Some(next.unwrap_or(RETRY)));
+        }
+    }
+    let Some(secret) = secret.filter(|secret| secret.deleting.is_none() && secret.owners.is_empty()) else {
+        return Ok(None);
+    };
+    let gates = ctx.gates()?;
+    if !gates.global_enabled || !gates.client_registration {
+        return Ok(None);
+    }
+    for kind in TargetKind::ALL {
+        // A live read before something is destroyed: the index may be behind.
+        if write::exists(ctx, &WorkloadKey { unit: unit.clone(), kind }).await? {
+            return Ok(Some(RETRY));
+        }
+    }
+    write::delete_secret(ctx, &secret.key.0, &secret.key.1, &secret.uid).await?;
+    Ok(None)
+}
+
+/// Workloads of this name exist, and none is to be registered.
+///
+/// # Errors
+/// What the API server or Keycloak says.
+pub async fn unenrol(
+    ctx: &Context,
+    unit: &Unit,
+    workloads: &[Arc<Workload>],
+    secret: Option<&SecretMeta>,
+    gates: &FeatureGates,
+) -> Next {
+    let kinds: Vec<Eligibility> = workloads.iter().map(|workload| workload.eligibility(gates)).collect();
+    let released = kinds.contains(&Eligibility::LegacyRegistrar);
+    if released {
+        let legacy = Verdict::off(
+            "LegacyRegistrar",
+            "label kagenti.io/client-registration-inject: \"true\" asks for registration inside the Pod",
+        );
+        registration::report(ctx, workloads, &Report::new(legacy)).await?;
+    }
+    // A gate never removes anything.
+    if kinds.contains(&Eligibility::ToolsOff) {
+        let off = Verdict::off("GateDisabled", "gate injectTools is off in ConfigMap kagenti-feature-gates");
+        registration::report(ctx, workloads, &Report::new(off)).await?;
+        ctx.metrics.set_state(unit, Some(UnitState::Skipped));
+        return Ok(None);
+    }
+    let Some(secret) = secret.filter(|secret| secret.deleting.is_none()) else {
+        ctx.forget(unit);
+        return Ok(None);
+    };
+    let since = ctx.leaving.get_or_insert(unit.clone(), Instant::now());
+    if let Some(left) = ctx.settings.unregister_grace.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+        return Ok(Some(left));
+    }
+    let in_use = !workloads.iter().all(|workload| workload.rolled_out)
+        || pods::any_mounts(ctx, &unit.namespace, &secret.key.1).await?;
+    if in_use {
+        return Ok(Some(ROLLOUT));
+    }
+    if released {
+        release(ctx, secret).await?;
+    }
+    for workload in workloads {
+        // Taking them off rolls the Pods, so it waits for a rollout that happens anyway.
+        if (workload.ready == 0 || !workload.rolled_out)
+            && let Some(patch) = annotation::removal(workload, &secret.key.1)
+            && write::patch_workload(ctx, &workload.key, &patch).await? == write::Patched::Stale
+        {
+            return Ok(Some(STALE));
+        }
+    }
+    let ours: Vec<&str> = workloads.iter().map(|workload| workload.uid.as_str()).collect();
+    if secret.owners.iter().all(|owner| ours.contains(&owner.uid.as_str())) {
+        write::delete_secret(ctx, &secret.key.0, &secret.key.1, &secret.uid).await?;
+    } else {
+        let done = write::change_secret(ctx, &secret.key.0, &secret.key.1, |meta| {
+            let mut owners = meta.owner_references.clone().unwrap_or_default();
+            owners.retain(|owner| !ours.contains(&owner.uid.as_str()));
+            Some(json!({ "metadata": { "ownerReferences": owners } }))
+        })
+        .await?;
+        if !done {
+            return Ok(Some(STALE));
+        }
+    }
+    if let Some(workload) = workloads.first() {
+        let note = if released { "the client was released" } else { "the workload is no agent any more" };
+        ctx.announcer.normal(workload, "ClientDeregistered", note);
+    }
+    ctx.forget(unit);
+    Ok(None)
+}
+
+/// The registration goes over to the Pod: the client stays, without our marks.
+async fn release(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
+    let Some(place) = secret.place() else { return Ok(()) };
+    let Some(server) = trusted(ctx, &place) else { return Ok(()) };
+    if let Some(client) = ours(ctx, &server, &place, &secret.key.0).await?
+        && client.attributes.has_ours()
+    {
+        ctx.keycloak.update_client(&server, &client.id, &client::release_body(&client)).await?;
+    }
+    Ok(())
+}
+
+/// Finishes the deletion of a Secret that carries our finalizer.
+///
+/// # Errors
+/// What the API server says.
+pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
+    let Some(secret) = ctx.index.secrets.get(&(namespace.to_owned(), name.to_owned())) else { return Ok(None) };
+    let Some(since) = secret.deleting.filter(|_| secret.finalizer) else { return Ok(None) };
+    if !ctx.sources.is_synced(crate::sources::Source::Secrets, namespace) {
+        return Ok(Some(RETRY));
+    }
+    let waited = Duration::try_from(ctx.now().duration_since(since)).unwrap_or_default();
+    let left = ctx.settings.cleanup_timeout.saturating_sub(waited);
+    let gates = ctx.gates()?;
+    let outcome = if gates.global_enabled && gates.client_registration {
+        clean(ctx, &secret).await
+    } else {
+        // Nothing is removed while a gate is off, but a namespace must not hang for it either.
+        Err(Error::Keycloak(KeycloakError::Rejected {
+            operation: "clean up",
+            detail: "a gate is off in ConfigMap kagenti-feature-gates".to_owned(),
+        }))
+    };
+    match outcome {
+        Ok(()) => {}
+        Err(error @ (Error::Keycloak(_) | Error::Audience(_))) if left.is_zero() => {
+            ctx.metrics.orphans.inc();
+            let uuid = secret.place().map(|place| place.uuid).unwrap_or_default();
+            tracing::warn!(
+                secret = format!("{namespace}/{name}"),
+                client_uuid = uuid,
+                "the client stays in Keycloak, nothing could be deleted there for {} s: {error}",
+                waited.as_secs()
+            );
+        }
+        Err(error @ (Error::Keycloak(_) | Error::Audience(_))) => {
+            tracing::debug!(secret = format!("{namespace}/{name}"), "not deleted yet: {error}");
+            if let Some(unit) = &secret.unit {
+                let waiting = Verdict::failing("CleanupPending", format!("the client is not deleted yet: {error}"));
+                registration::report(ctx, &ctx.index.workloads_of(unit), &Report::new(waiting)).await?;
+            }
+            return Ok(Some(RETRY.min(left).max(STALE)));
+        }
+        Err(error) => return Err(error),
+    }
+    let done = write::remove_finalizer(ctx, namespace, name).await?;
+    Ok((!done).then_some(STALE))
+}
+
+/// The Keycloak part of a deletion.
+async fn clean(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
+    if ctx.settings.client_deletion_policy == DeletionPolicy::Retain {
+        return Ok(());
+    }
+    for place in secret.place().into_iter().chain(secret.previous()) {
+        delete_client(ctx, &secret.key, &place).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a client, and the scope of the Secret's workload, unless they are used by others or not ours.
+///
+/// # Errors
+/// What Keycloak says.
+pub async fn delete_client(ctx: &Context, key: &(String, String), place: &Place) -> Result<(), Error> {
+    let Some(server) = trusted(ctx, place) else { return Ok(()) };
+    let users = ctx.index.secrets.linked(&SecretLink(place.uuid.clone()));
+    if users.iter().any(|other| other.key != *key && other.deleting.is_none()) {
+        return Ok(());
+    }
+    let client = ours(ctx, &server, place, &key.0).await?;
+    let Some(cluster_id) = ctx.cluster_id() else { return Ok(()) };
+    match &client {
+        Some(client) if !client::is_deletable(client, &cluster_id) => return Ok(()),
+        Some(client) => {
+            ctx.keycloak.delete_client(&server, &client.id).await?;
+            tracing::info!(client = client.client_id, server = %server, "client deleted");
+        }
+        None => {}
+    }
+    let secret = ctx.index.secrets.get(key);
+    let current = secret.as_ref().and_then(|secret| secret.place());
+    // The scope is the workload's, whichever client it has.
+    let leaving = secret.as_ref().is_some_and(|secret| secret.deleting.is_some());
+    if let (Some(secret), true, true) = (&secret, leaving, current.as_ref() == Some(place)) {
+        delete_scope(ctx, &server, secret, &cluster_id).await?;
+    }
+    Ok(())
+}
+
+/// The server that an annotation names, when it is trusted (§2.4).
+fn trusted(ctx: &Context, place: &Place) -> Option<Server> {
+    match ctx.trust().check(&place.url, &place.realm) {
+        Ok(server) => Some(server),
+        Err(refusal) => {
+            tracing::warn!("a credentials Secret names a Keycloak that is not trusted, it is left alone: {refusal}");
+            None
+        }
+    }
+}
+
+/// The client that an annotation names, when it can be one of this namespace.
+async fn ours(
+    ctx: &Context,
+    server: &Server,
+    place: &Place,
+    namespace: &str,
+) -> Result<Option<Client>, KeycloakError> {
+    let client = ctx.keycloak.read_client(server, &place.uuid).await?;
+    Ok(client.filter(|client| client.id == place.uuid && is_of_namespace(&client.client_id, namespace)))
+}
+
+async fn delete_scope(
+    ctx: &Context,
+    server: &Server,
+    secret: &SecretMeta,
+    cluster_id: &str,
+) -> Result<(), Error> {
+    let (Some(id), Some(unit)) = (secret.annotation(own::SCOPE_ID), &secret.unit) else { return Ok(()) };
+    let Some(found) = ctx.keycloak.read_scope(server, id).await? else { return Ok(()) };
+    if !is_own_scope(&found, unit, cluster_id) {
+        return Ok(());
+    }
+    if ctx.keycloak.delete_scope(server, &found.id).await? {
+        return Ok(());
+    }
+    // An older server, which keeps a scope that is in use.
+    let data = ctx.around.authbridge(&unit.namespace).ok().flatten();
+    let listed = AuthbridgeConfig(data.as_deref()).get("PLATFORM_CLIENT_IDS").unwrap_or("kagenti").to_owned();
+    for client in listed.split(',').map(str::trim).filter(|client| !client.is_empty()) {
+        ctx.platform_clients.detach(&ctx.keycloak, server, client, &found.id).await?;
+    }
+    ctx.keycloak.detach_from_realm(server, &found.id).await?;
+    if ctx.keycloak.delete_scope(server, &found.id).await? {
+        Ok(())
+    } else {
+        Err(Error::Audience(format!("client scope {} is still in use", found.name)))
+    }
+}
+
+fn is_own_scope(found: &Scope, unit: &Unit, cluster_id: &str) -> bool {
+    let desired = scope::Desired {
+        namespace: unit.namespace.clone(),
+        workload: unit.name.clone(),
+        mark: WorkloadKey { unit: unit.clone(), kind: TargetKind::Deployment }.mark(),
+        cluster_id: cluster_id.to_owned(),
+        client_id: format!("{}/{}", unit.namespace, unit.name),
+    };
+    let (name, other) = desired.names();
+    (found.name == name || found.name == other) && desired.is_ours(found)
+}
