@@ -22,6 +22,7 @@ pub mod pod_view;
 pub mod scale;
 pub mod scenarios;
 pub mod second_webhook;
+pub mod services;
 pub mod space;
 pub mod split_scale;
 pub mod suite;

@@ -54,7 +54,8 @@ impl Server {
     /// Waits until it works; an error carries the end of its log.
     async fn wait_ready(&self) -> Result<()> {
         let Process { spec, probe, ready_within, .. } = &self.process;
-        let outcome = wait_for(*ready_within, &format!("{} to answer", spec.name), async || {
+        let name = &spec.name;
+        let outcome = wait_for(*ready_within, &format!("{name} to answer"), async || {
             if !self.is_running() {
                 // Looking again cannot help: hand the failure out as the value.
                 return Ok(Some(false));
@@ -64,9 +65,9 @@ impl Server {
                 bail!("{probe} says {status}");
             }
             Ok(Some(true))
-        });
-        let name = &spec.name;
-        match outcome.await {
+        })
+        .await;
+        match outcome {
             Ok(true) => Ok(()),
             Ok(false) => bail!("{name} has ended; its log ends with:\n{}", self.log_tail()),
             Err(error) => Err(error.context(format!("the log of {name} ends with:\n{}", self.log_tail()))),
