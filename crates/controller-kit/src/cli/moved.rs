@@ -11,6 +11,7 @@ const BUILT: &[&str] = &["runtime-ctl", "authbridge-webhook", "card-ctl", "netpo
 const NOT_BUILT: &[&str] = &[
     "enable-otel-bootstrap",
     "enable-kuadrant",
+    "enable-mlflow-operand",
     "enable-shared-trust",
     "enable-sigstore-verification",
     "sigstore-*",
@@ -82,7 +83,9 @@ mod tests {
 
     #[rstest]
     #[case("--webhook-cert-path=/x", "is a flag of authbridge-webhook; remove it from runtime-ctl")]
-    #[case("--enable-mlflow", "is a flag of mlflow-ctl, which is not part of this release")]
+    #[case("--enable-mlflow", "is a flag of mlflow-ctl; remove it from runtime-ctl")]
+    #[case("--enable-agent-webhook", "is a flag of agent-ctl, which is not part of this release")]
+    #[case("--enable-mlflow-operand", "feature that this suite does not have")]
     #[case("--spire-trust-bundle-configmap-key", "is a flag of card-ctl")]
     #[case("--enable-kuadrant=true", "feature that this suite does not have")]
     fn a_legacy_flag_names_its_new_home(#[case] argument: &str, #[case] part: &str) {
