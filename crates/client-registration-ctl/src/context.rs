@@ -33,7 +33,7 @@ use crate::{
         token::Tokens,
     },
     leaving,
-    metrics::OwnMetrics,
+    metrics::{Calls, OwnMetrics},
     platform_clients::PlatformClients,
     registration,
     settings::{COMPONENT, Settings},
@@ -109,39 +109,43 @@ pub struct Context {
     cluster_id: RwLock<Option<String>>,
 }
 
-/// Why there is no context.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(pub String);
-
-/// What runs beside the context.
-pub struct Attendants {
-    /// Ends the sessions of replaced tokens.
-    pub closer: Closer,
+/// What flags and files make; all that can be wrong with them is found here, before the process starts.
+pub struct Prepared {
+    settings: Settings,
+    trust: TrustRules,
+    calls: Calls,
+    rest: RestClient,
 }
 
-impl Context {
-    /// A context without anything in its indexes.
+impl Prepared {
+    /// Checks the flags and reads the CA file.
     ///
     /// # Errors
-    /// Flags and files that cannot be used.
-    pub fn new(handles: Handles, settings: Settings) -> Result<(Self, Attendants), StartError> {
+    /// What cannot be used, with the flag's name.
+    pub fn new(settings: Settings) -> Result<Self, String> {
+        settings.check()?;
         let ca = match &settings.keycloak_ca_file {
             None => None,
-            Some(path) => Some(
-                CaFile::load(path).map_err(|error| StartError(format!("--keycloak-ca-file: {error}")))?,
-            ),
+            Some(path) => Some(CaFile::load(path).map_err(|error| format!("--keycloak-ca-file: {error}"))?),
         };
-        let trust = settings.trust(None).map_err(StartError)?;
-        let limiter = RolloutLimiter::new(settings.rollout_qps, settings.rollout_burst);
-        let metrics = OwnMetrics::register(&handles.metrics, &limiter);
+        let calls = Calls::default();
         let options = ClientOptions {
             attempt: settings.keycloak_timeout,
             rate: Rate { qps: settings.keycloak_qps, burst: settings.keycloak_burst },
-            observer: Arc::new(metrics.calls.clone()),
+            observer: Arc::new(calls.clone()),
             ..ClientOptions::new(format!("{}/{}", COMPONENT.name, env!("CARGO_PKG_VERSION")))
         };
-        let rest = RestClient::new(options, ca).map_err(|error| StartError(error.to_string()))?;
+        let rest = RestClient::new(options, ca).map_err(|error| error.to_string())?;
+        Ok(Self { trust: settings.trust(None)?, settings, calls, rest })
+    }
+}
+
+impl Context {
+    /// A context without anything in its indexes, and what closes the sessions of its logins.
+    pub fn new(handles: Handles, prepared: Prepared) -> (Self, Closer) {
+        let Prepared { settings, trust, calls, rest } = prepared;
+        let limiter = RolloutLimiter::new(settings.rollout_qps, settings.rollout_burst);
+        let metrics = OwnMetrics::register(&handles.metrics, &limiter, calls);
         let (opener, closer) = sessions(rest.clone());
         let admin = Arc::new(AdminSecret::new(
             &settings.keycloak_admin_secret_namespace,
@@ -175,7 +179,7 @@ impl Context {
             settings,
         };
         context.refresh_trust();
-        Ok((context, Attendants { closer }))
+        (context, closer)
     }
 
     /// Whom credentials may be shown to.

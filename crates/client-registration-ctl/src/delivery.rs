@@ -160,7 +160,7 @@ pub async fn previous(ctx: &Context, subject: &Subject, secret: &SecretMeta) -> 
             leaving::delete_client(ctx, &secret.key, place).await?;
         }
     }
-    let (namespace, name) = &secret.key;
+    let (namespace, name) = (&secret.key.namespace, &secret.key.name);
     let done = write::change_secret(ctx, namespace, name, |_| {
         Some(json!({ "metadata": { "annotations": { own::PREVIOUS: null } } }))
     })

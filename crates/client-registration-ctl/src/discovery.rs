@@ -1,7 +1,7 @@
 //! What becomes known while the process runs: Keycloak's public URL, the trust domain, the cluster's mark
 //! (client-registration §14).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use agent_trust::TrustDomain;
 use controller_kit::{
@@ -27,9 +27,9 @@ const KEYCLOAK: &str = "keycloak";
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Looks for the public URL until it is found, and for another one after that; never ends.
-pub async fn public_url(ctx: &Context) {
+pub async fn public_url(ctx: Arc<Context>) {
     loop {
-        let pause = match look_for_public_url(ctx).await {
+        let pause = match look_for_public_url(&ctx).await {
             Ok(Some(url)) => {
                 if ctx.set_public_url(url.clone()) {
                     tracing::info!(%url, "found the public URL of Keycloak");
@@ -82,7 +82,7 @@ fn of_ingress(ingress: &Ingress) -> Option<BaseUrl> {
 }
 
 /// Looks for the trust domain until it is known, and for a change after that; never ends.
-pub async fn trust_domain(ctx: &Context) {
+pub async fn trust_domain(ctx: Arc<Context>) {
     let mut known = Known::default();
     loop {
         let reading = match trust_domain::look(&ctx.client, &ctx.settings.spire_namespace).await {
@@ -115,7 +115,7 @@ fn domain_of(known: &Known, reading: &Reading) -> PlatformDomain {
 }
 
 /// Reads the UID of `kube-system`, once; never ends.
-pub async fn cluster_id(ctx: &Context) {
+pub async fn cluster_id(ctx: Arc<Context>) {
     let api = Api::<Namespace>::all(ctx.client.clone());
     loop {
         match api.get_metadata("kube-system").await {

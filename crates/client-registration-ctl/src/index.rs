@@ -1,7 +1,10 @@
 //! What the watches have seen.
 
 use api_types::{AgentRuntime, AgentRuntimeSpec, enrolment::TargetKind};
-use controller_kit::index::{Entry, Index};
+use controller_kit::{
+    index::{Entry, Index},
+    watch::Key,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
@@ -26,7 +29,7 @@ pub struct Indexes {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Runtime {
     /// Namespace and name.
-    pub key: (String, String),
+    pub key: Key,
     /// `metadata.resourceVersion`.
     pub version: String,
     /// `metadata.generation`.
@@ -52,12 +55,10 @@ impl Runtime {
             unit: Unit::new(runtime.namespace().unwrap_or_default(), target.name.clone()),
             kind,
         });
+        let key = Key::of(&runtime);
         let conditions = runtime.status.map(|status| status.conditions).unwrap_or_default();
         Self {
-            key: (
-                runtime.metadata.namespace.unwrap_or_default(),
-                runtime.metadata.name.unwrap_or_default(),
-            ),
+            key,
             version: runtime.metadata.resource_version.unwrap_or_default(),
             generation: runtime.metadata.generation.unwrap_or_default(),
             created: runtime.metadata.creation_timestamp.map(|time| time.0),
@@ -78,10 +79,10 @@ impl Runtime {
 }
 
 impl Entry for Runtime {
-    type Key = (String, String);
+    type Key = Key;
     type Link = WorkloadKey;
 
-    fn key(&self) -> &Self::Key {
+    fn key(&self) -> &Key {
         &self.key
     }
 
@@ -114,6 +115,6 @@ impl Indexes {
 
     /// The Secret of a unit.
     pub fn secret_of(&self, unit: &Unit) -> Option<std::sync::Arc<SecretMeta>> {
-        self.secrets.get(&(unit.namespace.clone(), unit.secret_name()))
+        self.secrets.get(&Key::new(&unit.namespace, unit.secret_name()))
     }
 }

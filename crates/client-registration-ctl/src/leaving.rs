@@ -12,6 +12,7 @@ use api_types::{
     namespace_config::AuthbridgeConfig,
     registration::annotation as own,
 };
+use controller_kit::watch::Key as ObjectKey;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -52,7 +53,7 @@ pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Ne
     ctx.revisions.remove(unit);
     if let Some(secret) = secret.filter(|_| !ctx.settings.watch_secrets) {
         // Nobody tells when the garbage collector has begun.
-        let next = if secret.deleting.is_some() { finish(ctx, &secret.key.0, &secret.key.1).await? } else { None };
+        let next = if secret.deleting.is_some() { finish(ctx, &secret.key.namespace, &secret.key.name).await? } else { None };
         if secret.deleting.is_some() || !secret.owners.is_empty() {
             return Ok(Some(next.unwrap_or(RETRY)));
         }
@@ -70,7 +71,7 @@ pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Ne
             return Ok(Some(RETRY));
         }
     }
-    write::delete_secret(ctx, &secret.key.0, &secret.key.1, &secret.uid).await?;
+    write::delete_secret(ctx, &secret.key.namespace, &secret.key.name, &secret.uid).await?;
     Ok(None)
 }
 
@@ -110,7 +111,7 @@ pub async fn unenrol(
         return Ok(Some(left));
     }
     let in_use = !workloads.iter().all(|workload| workload.rolled_out)
-        || pods::any_mounts(ctx, &unit.namespace, &secret.key.1).await?;
+        || pods::any_mounts(ctx, &unit.namespace, &secret.key.name).await?;
     if in_use {
         return Ok(Some(ROLLOUT));
     }
@@ -120,7 +121,7 @@ pub async fn unenrol(
     for workload in workloads {
         // Taking them off rolls the Pods, so it waits for a rollout that happens anyway.
         if (workload.ready == 0 || !workload.rolled_out)
-            && let Some(patch) = annotation::removal(workload, &secret.key.1)
+            && let Some(patch) = annotation::removal(workload, &secret.key.name)
             && write::patch_workload(ctx, &workload.key, &patch).await? == write::Patched::Stale
         {
             return Ok(Some(STALE));
@@ -128,9 +129,9 @@ pub async fn unenrol(
     }
     let ours: Vec<&str> = workloads.iter().map(|workload| workload.uid.as_str()).collect();
     if secret.owners.iter().all(|owner| ours.contains(&owner.uid.as_str())) {
-        write::delete_secret(ctx, &secret.key.0, &secret.key.1, &secret.uid).await?;
+        write::delete_secret(ctx, &secret.key.namespace, &secret.key.name, &secret.uid).await?;
     } else {
-        let done = write::change_secret(ctx, &secret.key.0, &secret.key.1, |meta| {
+        let done = write::change_secret(ctx, &secret.key.namespace, &secret.key.name, |meta| {
             let mut owners = meta.owner_references.clone().unwrap_or_default();
             owners.retain(|owner| !ours.contains(&owner.uid.as_str()));
             Some(json!({ "metadata": { "ownerReferences": owners } }))
@@ -152,7 +153,7 @@ pub async fn unenrol(
 async fn release(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
     let Some(place) = secret.place() else { return Ok(()) };
     let Some(server) = trusted(ctx, &place) else { return Ok(()) };
-    if let Some(client) = ours(ctx, &server, &place, &secret.key.0).await?
+    if let Some(client) = ours(ctx, &server, &place, &secret.key.namespace).await?
         && client.attributes.has_ours()
     {
         ctx.keycloak.update_client(&server, &client.id, &client::release_body(&client)).await?;
@@ -165,7 +166,7 @@ async fn release(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
 /// # Errors
 /// What the API server says.
 pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
-    let Some(secret) = ctx.index.secrets.get(&(namespace.to_owned(), name.to_owned())) else { return Ok(None) };
+    let Some(secret) = ctx.index.secrets.get(&ObjectKey::new(namespace, name)) else { return Ok(None) };
     let Some(since) = secret.deleting.filter(|_| secret.finalizer) else { return Ok(None) };
     if !ctx.sources.is_synced(crate::sources::Source::Secrets, namespace) {
         return Ok(Some(RETRY));
@@ -223,13 +224,13 @@ async fn clean(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
 ///
 /// # Errors
 /// What Keycloak says.
-pub async fn delete_client(ctx: &Context, key: &(String, String), place: &Place) -> Result<(), Error> {
+pub async fn delete_client(ctx: &Context, key: &ObjectKey, place: &Place) -> Result<(), Error> {
     let Some(server) = trusted(ctx, place) else { return Ok(()) };
     let users = ctx.index.secrets.linked(&SecretLink(place.uuid.clone()));
     if users.iter().any(|other| other.key != *key && other.deleting.is_none()) {
         return Ok(());
     }
-    let client = ours(ctx, &server, place, &key.0).await?;
+    let client = ours(ctx, &server, place, &key.namespace).await?;
     let Some(cluster_id) = ctx.cluster_id() else { return Ok(()) };
     match &client {
         Some(client) if !client::is_deletable(client, &cluster_id) => return Ok(()),

@@ -56,13 +56,24 @@ impl Logins {
 }
 
 /// Counts calls to Keycloak. The labels are a closed set: operations of the code, HTTP statuses, trusted base URLs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Calls {
     requests: Family<RequestLabels, Counter>,
     durations: Family<OperationLabel, Histogram, fn() -> Histogram>,
     circuits: Family<UrlLabel, Gauge>,
     /// Told when a Keycloak answers again.
     pub recovered: std::sync::Arc<tokio::sync::Notify>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(seconds as fn() -> Histogram),
+            circuits: Family::default(),
+            recovered: std::sync::Arc::default(),
+        }
+    }
 }
 
 impl Observer for Calls {
@@ -120,31 +131,28 @@ pub struct OwnMetrics {
 }
 
 impl OwnMetrics {
-    /// Registers everything.
-    pub fn register(metrics: &Metrics, limiter: &RolloutLimiter<WorkloadKey>) -> Self {
+    /// Registers everything; `calls` is what the HTTP client counts with.
+    pub fn register(metrics: &Metrics, limiter: &RolloutLimiter<WorkloadKey>, calls: Calls) -> Self {
         metrics.register(
             "kagenti_rollout_queue_length",
             "Workloads whose restart waits for the limiter",
             limiter.queue_length(),
         );
-        let calls = Calls {
-            requests: metrics.register(
-                "keycloak_requests",
-                "Calls to Keycloak by operation and HTTP status (or why there was none)",
-                Family::default(),
-            ),
-            durations: metrics.register(
-                "keycloak_request_duration_seconds",
-                "Time of a call to Keycloak",
-                Family::new_with_constructor(seconds as fn() -> Histogram),
-            ),
-            circuits: metrics.register(
-                "keycloak_circuit_open",
-                "1 while a failing Keycloak is left alone",
-                Family::default(),
-            ),
-            ..Calls::default()
-        };
+        metrics.register(
+            "keycloak_requests",
+            "Calls to Keycloak by operation and HTTP status (or why there was none)",
+            calls.requests.clone(),
+        );
+        metrics.register(
+            "keycloak_request_duration_seconds",
+            "Time of a call to Keycloak",
+            calls.durations.clone(),
+        );
+        metrics.register(
+            "keycloak_circuit_open",
+            "1 while a failing Keycloak is left alone",
+            calls.circuits.clone(),
+        );
         let own = Self {
             registrations: metrics.register(
                 "client_registration",
@@ -214,7 +222,7 @@ mod tests {
     #[test]
     fn states_are_counted_once() {
         let metrics = Metrics::new("test");
-        let own = OwnMetrics::register(&metrics, &RolloutLimiter::new(0.0, 1));
+        let own = OwnMetrics::register(&metrics, &RolloutLimiter::new(0.0, 1), Calls::default());
         let unit = Unit::new("team1", "w");
         own.set_state(&unit, Some(UnitState::Waiting));
         own.set_state(&unit, Some(UnitState::Waiting));

@@ -2,19 +2,16 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use clap::Subcommand;
 use controller_kit::{
     cli,
     commands::CommonCommand,
-    controller::{Handles, workers},
-    process::Process,
-    scope::Scope,
-    selftest::Right,
+    controller::workers,
+    process::{self, Process},
+    selftest::everywhere,
 };
-use jiff::Timestamp;
 
 use crate::{
-    context::Context,
+    context::{Context, Prepared},
     discovery,
     settings::{COMPONENT, Settings},
     sweep, watches,
@@ -26,23 +23,16 @@ const CA_POLL: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The command line.
-pub type Cli = cli::Cli<Settings, Command>;
-
-/// Sub-commands (packaging §12).
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// Those of every controller.
-    #[command(flatten)]
-    Common(CommonCommand),
-}
+pub type Cli = cli::Cli<Settings, CommonCommand>;
 
 /// Rights the controller cannot do without (client-registration §16).
-const RIGHTS: [(&str, &str, &str); 11] = [
+const RIGHTS: [(&str, &str, &str); 12] = [
     ("agent.kagenti.dev", "agentruntimes", "watch"),
     ("agent.kagenti.dev", "agentruntimes/status", "patch"),
     ("apps", "deployments", "watch"),
     ("apps", "deployments", "patch"),
     ("apps", "statefulsets", "patch"),
+    ("", "secrets", "get"),
     ("", "secrets", "create"),
     ("", "secrets", "patch"),
     ("", "secrets", "delete"),
@@ -54,84 +44,51 @@ const RIGHTS: [(&str, &str, &str); 11] = [
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
+    let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(Command::Common(command)) => command.run(&COMPONENT, &cli.common, &rights(&cli)).await,
+        Some(command) => command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await,
     }
-}
-
-fn rights(cli: &Cli) -> Vec<Right<'_>> {
-    let scopes: Vec<Option<&str>> = match &cli.common.watch_namespaces {
-        Scope::Cluster => vec![None],
-        Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),
-    };
-    scopes
-        .into_iter()
-        .flat_map(|namespace| {
-            RIGHTS.map(|(group, resource, verb)| Right { group, resource, verb, namespace })
-        })
-        .collect()
 }
 
 async fn serve(cli: &Cli) -> ExitCode {
-    if let Err(error) = cli.own.check() {
-        eprintln!("{}: {error}", COMPONENT.name);
-        return ExitCode::from(2);
-    }
-    let process = match Process::start(&COMPONENT, &cli.common).await {
-        Ok(process) => process,
-        Err(error) => return error.report(&COMPONENT),
-    };
-    let handles = Handles {
-        client: process.client(),
-        operator_namespace: process.operator_namespace().to_owned(),
-        scope: process.scope().clone(),
-        metrics: process.metrics().clone(),
-        readiness: process.readiness(),
-        events: process.events(),
-        leadership: process.leadership(),
-        clock: Timestamp::now,
-    };
-    let (ctx, attendants) = match Context::new(handles, cli.own.clone()) {
-        Ok(made) => made,
+    let prepared = match Prepared::new(cli.own.clone()) {
+        Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("{}: {error}", COMPONENT.name);
             return ExitCode::from(2);
         }
     };
+    process::serve(&COMPONENT, &cli.common, |process| start(process, prepared)).await
+}
+
+fn start(process: &Process, prepared: Prepared) {
+    let (ctx, closer) = Context::new(process.handles(), prepared);
     let ctx = Arc::new(ctx);
-    watches::start(&process, &ctx);
-    let task = |name: &'static str, work: futures::future::BoxFuture<'static, ()>| {
-        let stop = process.stop();
-        process.spawn(name, async move {
-            stop.run_until_cancelled(work).await;
-            Ok(())
-        });
-    };
-    let with = |run: fn(Arc<Context>) -> futures::future::BoxFuture<'static, ()>| run(ctx.clone());
-    task("close sessions", Box::pin(attendants.closer.run()));
-    task("CA file", with(|ctx| Box::pin(async move { ctx.rest.watch_ca(CA_POLL).await })));
-    task("sweep", with(|ctx| Box::pin(async move { sweep::run(&ctx).await })));
-    task("recoveries", with(|ctx| Box::pin(async move { sweep::recoveries(&ctx).await })));
+    watches::start(process, &ctx);
+    process.spawn_endless("close sessions", closer.run());
+    let rest = ctx.rest.clone();
+    process.spawn_endless("CA file", async move { rest.watch_ca(CA_POLL).await });
+    process.spawn_endless("sweep", sweep::run(ctx.clone()));
+    process.spawn_endless("recoveries", sweep::recoveries(ctx.clone()));
     if ctx.settings.keycloak_public_url.is_empty() {
-        task("public URL", with(|ctx| Box::pin(async move { discovery::public_url(&ctx).await })));
+        process.spawn_endless("public URL", discovery::public_url(ctx.clone()));
     }
     if ctx.settings.spire_trust_domain.is_empty() {
-        task("trust domain", with(|ctx| Box::pin(async move { discovery::trust_domain(&ctx).await })));
+        process.spawn_endless("trust domain", discovery::trust_domain(ctx.clone()));
     }
     if ctx.cluster_id().is_none() {
-        task("cluster id", with(|ctx| Box::pin(async move { discovery::cluster_id(&ctx).await })));
+        process.spawn_endless("cluster id", discovery::cluster_id(ctx.clone()));
     }
-    let (number, stop) = (process.concurrency(), process.stop());
-    process.spawn("workers", async move {
+    let number = process.concurrency();
+    process.spawn_until_stop("workers", |stop| async move {
         if ctx.watches_settled(&stop).await
             && stop.run_until_cancelled(ctx.around.settled(PATIENCE)).await.is_some()
         {
+            tracing::info!(workloads = ctx.index.workloads.len(), "watches have delivered");
             workers(&ctx, number, &stop).await;
         }
-        Ok(())
     });
-    process.run().await
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use api_types::{
     registration::{CLIENT_ID_KEY, CLIENT_SECRET_KEY, FINALIZER, annotation},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use controller_kit::index::Entry;
+use controller_kit::{index::Entry, watch::Key};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::Secret as ApiSecret,
@@ -40,10 +40,10 @@ pub struct Place {
 }
 
 /// What is kept of a Secret: nothing of its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SecretMeta {
     /// Namespace and name.
-    pub key: (String, String),
+    pub key: Key,
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.resourceVersion`.
@@ -63,7 +63,7 @@ pub struct SecretMeta {
 impl SecretMeta {
     /// Compacts metadata. `None` without namespace or name.
     pub fn of(metadata: ObjectMeta) -> Option<Self> {
-        let key = (metadata.namespace?, metadata.name?);
+        let key = Key::new(metadata.namespace?, metadata.name?);
         let annotations: BTreeMap<String, String> =
             metadata.annotations.into_iter().flatten().filter(|(key, _)| key.starts_with("kagenti.io/")).collect();
         let owners = metadata.owner_references.unwrap_or_default();
@@ -73,8 +73,8 @@ impl SecretMeta {
             .map(|mark| mark.name)
             .into_iter()
             .chain(owners.iter().map(|owner| owner.name.clone()))
-            .map(|name| Unit::new(key.0.clone(), name))
-            .find(|unit| unit.secret_name() == key.1);
+            .map(|name| Unit::new(key.namespace.clone(), name))
+            .find(|unit| unit.secret_name() == key.name);
         Some(Self {
             uid: metadata.uid.unwrap_or_default(),
             version: metadata.resource_version.unwrap_or_default(),
@@ -109,10 +109,10 @@ impl SecretMeta {
 }
 
 impl Entry for SecretMeta {
-    type Key = (String, String);
+    type Key = Key;
     type Link = SecretLink;
 
-    fn key(&self) -> &Self::Key {
+    fn key(&self) -> &Key {
         &self.key
     }
 

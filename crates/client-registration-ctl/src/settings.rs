@@ -2,9 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use api_types::names::DEFAULT_OPERATOR_NAMESPACE;
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, duration, duration_or_zero};
+use controller_kit::cli::{Component, Requests, duration, duration_or_zero};
 use rest_client::BaseUrl;
 
 use crate::trust::{AllowedRealms, TrustRules};
@@ -13,6 +12,7 @@ use crate::trust::{AllowedRealms, TrustRules};
 pub const COMPONENT: Component = Component {
     name: "client-registration-ctl",
     about: "Registers agents as OAuth clients in Keycloak and delivers their credentials",
+    requests: Requests::COMMON,
 };
 
 /// Realm of Keycloak's own administrators.
@@ -367,9 +367,6 @@ impl Settings {
         }
     }
 }
-
-/// Namespace of the process when nobody says otherwise.
-pub const OWN_NAMESPACE: &str = DEFAULT_OPERATOR_NAMESPACE;
 
 #[cfg(test)]
 pub(crate) mod tests {

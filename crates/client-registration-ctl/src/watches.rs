@@ -1,65 +1,41 @@
 //! The watches: they fill the indexes and wake what has to look again (client-registration §12).
 
-use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
+mod admin;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use api_types::{
-    AgentRuntime,
+    AgentRuntime, credentials,
     enrolment::TargetKind,
     names::{MANAGED_BY_OPERATOR, label},
 };
 use controller_kit::{
     index::covers,
     lean::LeanMeta,
-    message::message_of,
     process::Process,
+    scope::{api_in, dynamic_api_in},
     surroundings,
-    watch::{self, TroubleKind, WatchOptions},
+    watch::{self, Key as ObjectKey, Step, StoreGauge, TroubleKind, WatchOptions, feed, pages},
     workload::{SANDBOXES, plural, resource},
 };
-use futures::{StreamExt, future::{BoxFuture, join_all}};
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
-use kube::{
-    Api,
-    core::DeserializeGuard,
-    runtime::watcher::{self, Event},
-};
+use kube::core::DeserializeGuard;
 
 use crate::{
     context::{Context, Key},
     index::Runtime,
-    keycloak::AdminCredentials,
     secret::SecretMeta,
     sources::Source,
-    workload::{Workload, WorkloadView},
+    workload::{Workload, WorkloadKey, WorkloadView},
 };
 
 const NOW: Duration = Duration::ZERO;
-/// Objects of one page of a list: while it is read they are in memory whole.
-const PAGE: u32 = 200;
-/// How often the administrator's Secret is read again when that failed.
-const RETRY: Duration = Duration::from_secs(5);
 
-fn pages() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE)
-}
-
-/// The objects a running list has named.
-struct Listing<K>(HashSet<K>);
-
-impl<K: Eq + Hash> Listing<K> {
-    fn end(&mut self) -> HashSet<K> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-/// Options whose trouble is noted for the passes that depend on the source.
-fn options(ctx: &Arc<Context>, kind: &'static str, source: Source, namespace: Option<&str>) -> WatchOptions {
-    let (ctx, namespace) = (ctx.clone(), namespace.map(str::to_owned));
-    let options = WatchOptions::new(kind).on_trouble(move |trouble| {
-        if trouble.kind != TroubleKind::Expired {
-            ctx.sources.troubled(source, namespace.as_deref(), &trouble.text);
-        }
-    });
+/// Options of a watch, whose trouble is noted for the passes that depend on the source.
+fn options(ctx: &Context, kind: &'static str, source: Source, namespace: Option<&str>) -> WatchOptions {
+    let counts = |trouble| trouble != TroubleKind::Expired;
+    let options = ctx.sources.note_troubles(WatchOptions::new(kind), source, namespace, counts);
     match source {
         Source::Workloads(TargetKind::Sandbox) | Source::Runtimes | Source::Admin => options.degrade_when_refused(),
         Source::Workloads(_) | Source::Secrets => options,
@@ -68,13 +44,6 @@ fn options(ctx: &Arc<Context>, kind: &'static str, source: Source, namespace: Op
 
 /// Starts every watch of the process.
 pub fn start(process: &Process, ctx: &Arc<Context>) {
-    let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
-        let stop = process.stop();
-        process.spawn(name, async move {
-            stop.run_until_cancelled(task).await;
-            Ok(())
-        });
-    };
     let wake: surroundings::Wake = {
         let ctx = ctx.clone();
         Arc::new(move |namespace: Option<&str>| {
@@ -86,65 +55,74 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
         })
     };
     for (name, task) in surroundings::tasks(&ctx.client, &ctx.watches, &ctx.scope, &ctx.around, wake) {
-        spawn(name, task);
+        process.spawn_endless(name, task);
     }
     ctx.sources.register(Source::Admin, Some(&ctx.settings.keycloak_admin_secret_namespace));
-    spawn("watch the admin secret", Box::pin(admin(ctx.clone())));
+    process.spawn_endless("watch the admin secret", admin::run(ctx.clone()));
     if !ctx.settings.enable_client_registration {
         return;
     }
     for namespace in watch::namespaces_of(process.scope()) {
         let scoped = |source| ctx.sources.register(source, namespace.as_deref());
-        [Source::Runtimes, Source::Workloads(TargetKind::Sandbox)].into_iter().for_each(scoped);
-        spawn("watch agentruntimes", Box::pin(runtimes(ctx.clone(), namespace.clone())));
+        scoped(Source::Runtimes);
+        TargetKind::ALL.map(Source::Workloads).into_iter().for_each(scoped);
+        process.spawn_endless("watch agentruntimes", runtimes(ctx.clone(), namespace.clone()));
         for kind in [TargetKind::Deployment, TargetKind::StatefulSet] {
-            scoped(Source::Workloads(kind));
-            spawn("watch workloads", Box::pin(workloads(ctx.clone(), kind, "v1", namespace.clone())));
+            process.spawn_endless("watch workloads", workloads(ctx.clone(), kind, "v1", namespace.clone()));
         }
         if ctx.settings.watch_secrets {
             scoped(Source::Secrets);
-            spawn("watch secrets", Box::pin(secrets(ctx.clone(), namespace.clone())));
+            process.spawn_endless("watch secrets", secrets(ctx.clone(), namespace.clone()));
         }
     }
-    spawn("watch sandboxes", Box::pin(sandboxes(ctx.clone())));
+    process.spawn_endless("watch sandboxes", sandboxes(ctx.clone()));
+    process.spawn_endless("count objects", count(ctx.clone(), process.metrics().clone()));
+}
+
+/// Has the objects in the indexes counted; never ends.
+async fn count(ctx: Arc<Context>, metrics: controller_kit::metrics::Metrics) {
+    let gauge = |kind| StoreGauge::new(&metrics, kind);
+    let (mut workloads, mut runtimes, mut secrets) =
+        (gauge("workloads"), gauge("agentruntimes"), gauge("secrets"));
+    loop {
+        workloads.set(ctx.index.workloads.len());
+        runtimes.set(ctx.index.runtimes.len());
+        secrets.set(ctx.index.secrets.len());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Watches one kind of workload; ends only when it is dropped.
 async fn workloads(ctx: Arc<Context>, kind: TargetKind, version: &'static str, namespace: Option<String>) {
+    let (ctx, namespace, source) = (&*ctx, namespace.as_deref(), Source::Workloads(kind));
     let resource = resource(kind, version);
-    let api: Api<WorkloadView> = match &namespace {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
-    let source = Source::Workloads(kind);
-    let options = options(&ctx, plural(kind), source, namespace.as_deref());
-    let mut events = watch::watch_stream(&ctx.watches, api, pages(), options);
-    let mut listing = Listing(HashSet::new());
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => drop(listing.end()),
-            Event::InitApply(view) | Event::Apply(view) => {
-                if let Some(workload) = Workload::from_view(kind, &resource, view) {
-                    listing.0.insert(workload.key.clone());
-                    workload_applied(&ctx, workload);
-                }
-            }
-            Event::InitDone => {
-                let covered = |key: &crate::workload::WorkloadKey| {
-                    key.kind == kind && covers(namespace.as_deref(), &key.unit.namespace)
-                };
-                for gone in ctx.index.workloads.retain(covered, &listing.end()) {
-                    workload_gone(&ctx, &gone);
-                }
-                ctx.sources.synced(source, namespace.as_deref());
-            }
-            Event::Delete(view) => {
-                if let Some(gone) = Workload::from_view(kind, &resource, view) {
-                    ctx.index.workloads.remove(&gone.key);
-                    workload_gone(&ctx, &gone);
-                }
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource, namespace);
+    let options = options(ctx, plural(kind), source, namespace);
+    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+        Step::Put(view, listing) => {
+            if let Some(workload) = Workload::from_view(kind, &resource, view) {
+                listing.saw(workload.key.clone());
+                workload_applied(ctx, workload);
             }
         }
+        Step::Remove(view) => {
+            if let Some(gone) = Workload::from_view(kind, &resource, view) {
+                ctx.index.workloads.remove(&gone.key);
+                workload_gone(ctx, &gone);
+            }
+        }
+        Step::Listed(seen) => {
+            workloads_gone(ctx, kind, namespace, &seen);
+            ctx.sources.synced(source, namespace);
+        }
+    })
+    .await;
+}
+
+fn workloads_gone(ctx: &Context, kind: TargetKind, namespace: Option<&str>, seen: &HashSet<WorkloadKey>) {
+    let covered = |key: &WorkloadKey| key.kind == kind && covers(namespace, &key.unit.namespace);
+    for gone in ctx.index.workloads.retain(covered, seen) {
+        workload_gone(ctx, &gone);
     }
 }
 
@@ -165,69 +143,61 @@ fn workload_gone(ctx: &Context, gone: &Workload) {
 /// Watches Sandboxes while their CRD is served.
 async fn sandboxes(ctx: Arc<Context>) {
     let scopes = watch::namespaces_of(&ctx.scope);
-    let source = Source::Workloads(TargetKind::Sandbox);
     let found = |version: Option<&'static str>| {
-        for namespace in &scopes {
-            match version {
-                Some(_) => ctx.sources.restart(source, namespace.as_deref()),
-                None => drop(ctx.sources.synced(source, namespace.as_deref())),
-            }
+        if version.is_none() {
+            workloads_gone(&ctx, TargetKind::Sandbox, None, &HashSet::new());
         }
         ctx.set_sandbox_version(version);
+        ctx.sources.looked_for(Source::Workloads(TargetKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version: &'static str| {
-        let scopes = scopes.clone();
-        let ctx = ctx.clone();
-        async move {
-            join_all(
-                scopes.iter().map(|namespace| {
-                    workloads(ctx.clone(), TargetKind::Sandbox, version, namespace.clone())
-                }),
-            )
-            .await
-        }
+    let watch = |version| {
+        let each =
+            |namespace: &Option<String>| workloads(ctx.clone(), TargetKind::Sandbox, version, namespace.clone());
+        join_all(scopes.iter().map(each))
     };
     SANDBOXES.follow(&ctx.client, found, watch).await;
 }
 
 async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
-    let options = options(&ctx, "agentruntimes", Source::Runtimes, namespace.as_deref());
-    let mut events = watch::guarded_watch_stream::<AgentRuntime>(
+    let (ctx, namespace) = (&*ctx, namespace.as_deref());
+    let options = options(ctx, "agentruntimes", Source::Runtimes, namespace);
+    // One that cannot be read counts as absent; runtime-ctl tells its owner.
+    let events = watch::guarded_watch_stream::<AgentRuntime>(
         &ctx.watches,
         &ctx.client,
-        namespace.as_deref(),
+        namespace,
         pages(),
         options,
-        // One that cannot be read counts as absent.
         |_| {},
     );
-    let mut listing = Listing(HashSet::new());
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => drop(listing.end()),
-            Event::InitApply(object) | Event::Apply(object) => {
-                if let DeserializeGuard(Ok(runtime)) = object {
-                    let runtime = Runtime::of(runtime);
-                    listing.0.insert(runtime.key.clone());
-                    runtime_applied(&ctx, runtime);
-                }
-            }
-            Event::InitDone => {
-                let covered = |key: &(String, String)| covers(namespace.as_deref(), &key.0);
-                for gone in ctx.index.runtimes.retain(covered, &listing.end()) {
-                    wake_target(&ctx, &gone);
-                }
-                ctx.sources.synced(Source::Runtimes, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                if let DeserializeGuard(Ok(runtime)) = object
-                    && let Some(gone) = ctx.index.runtimes.remove(&Runtime::of(runtime).key)
-                {
-                    wake_target(&ctx, &gone);
-                }
+    feed(events, |step| match step {
+        Step::Put(DeserializeGuard(Ok(runtime)), listing) => {
+            let runtime = Runtime::of(runtime);
+            listing.saw(runtime.key.clone());
+            runtime_applied(ctx, runtime);
+        }
+        Step::Put(DeserializeGuard(Err(bad)), _) => {
+            let key = ObjectKey::new(
+                bad.metadata.namespace.unwrap_or_default(),
+                bad.metadata.name.unwrap_or_default(),
+            );
+            if let Some(gone) = ctx.index.runtimes.remove(&key) {
+                wake_target(ctx, &gone);
             }
         }
-    }
+        Step::Remove(object) => {
+            if let Some(gone) = ctx.index.runtimes.remove(&ObjectKey::of(&object)) {
+                wake_target(ctx, &gone);
+            }
+        }
+        Step::Listed(seen) => {
+            for gone in ctx.index.runtimes.retain(|key: &ObjectKey| covers(namespace, &key.namespace), &seen) {
+                wake_target(ctx, &gone);
+            }
+            ctx.sources.synced(Source::Runtimes, namespace);
+        }
+    })
+    .await;
 }
 
 fn runtime_applied(ctx: &Context, runtime: Runtime) {
@@ -235,8 +205,8 @@ fn runtime_applied(ctx: &Context, runtime: Runtime) {
     let Ok(before) = ctx.index.runtimes.upsert(runtime) else { return };
     // Changes of the status alone are our own, or others'.
     let same = |before: &Runtime| {
-        let matters = |runtime: &Runtime| (runtime.generation, runtime.deleting, runtime.created);
-        matters(before) == matters(&new) && before.spec == new.spec
+        (before.generation, before.deleting, before.created) == (new.generation, new.deleting, new.created)
+            && before.target == new.target
     };
     if before.as_deref().is_some_and(same) {
         return;
@@ -255,54 +225,47 @@ fn wake_target(ctx: &Context, runtime: &Runtime) {
 
 /// Metadata of the credentials Secrets: no secret ever enters the index.
 async fn secrets(ctx: Arc<Context>, namespace: Option<String>) {
-    let api: Api<LeanMeta<ApiSecret>> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
-    let options = options(&ctx, "secrets", Source::Secrets, namespace.as_deref());
+    let (ctx, namespace) = (&*ctx, namespace.as_deref());
+    let api = api_in::<LeanMeta<ApiSecret>>(&ctx.client, namespace);
+    let options = options(ctx, "secrets", Source::Secrets, namespace);
     let config = pages().labels(&format!("{}={MANAGED_BY_OPERATOR}", label::MANAGED_BY));
-    let mut events = watch::watch_stream(&ctx.watches, api, config, options);
-    let mut listing = Listing(HashSet::new());
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Init => drop(listing.end()),
-            Event::InitApply(object) | Event::Apply(object) => {
-                if let Some(meta) = credentials_secret(object) {
-                    listing.0.insert(meta.key.clone());
-                    secret_applied(&ctx, meta);
-                }
-            }
-            Event::InitDone => {
-                let covered = |key: &(String, String)| covers(namespace.as_deref(), &key.0);
-                for gone in ctx.index.secrets.retain(covered, &listing.end()) {
-                    secret_gone(&ctx, &gone);
-                }
-                ctx.sources.synced(Source::Secrets, namespace.as_deref());
-            }
-            Event::Delete(object) => {
-                if let Some(meta) = credentials_secret(object) {
-                    ctx.index.secrets.remove(&meta.key);
-                    secret_gone(&ctx, &meta);
-                }
+    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+        Step::Put(object, listing) => {
+            if let Some(meta) = credentials_secret(object) {
+                listing.saw(meta.key.clone());
+                secret_applied(ctx, meta);
             }
         }
-    }
+        Step::Remove(object) => {
+            if let Some(meta) = credentials_secret(object) {
+                ctx.index.secrets.remove(&meta.key);
+                secret_gone(ctx, &meta);
+            }
+        }
+        Step::Listed(seen) => {
+            for gone in ctx.index.secrets.retain(|key: &ObjectKey| covers(namespace, &key.namespace), &seen) {
+                secret_gone(ctx, &gone);
+            }
+            ctx.sources.synced(Source::Secrets, namespace);
+        }
+    })
+    .await;
 }
 
 /// The label is on other objects of the suite, too.
 fn credentials_secret(object: LeanMeta<ApiSecret>) -> Option<SecretMeta> {
-    SecretMeta::of(object.metadata).filter(|meta| api_types::credentials::is_operator_secret(&meta.key.1))
+    SecretMeta::of(object.metadata).filter(|meta| credentials::is_operator_secret(&meta.key.name))
 }
 
 fn secret_applied(ctx: &Context, meta: SecretMeta) {
     let new = meta.clone();
-    // An own write is in the index before its event.
     let Ok(before) = ctx.index.secrets.upsert(meta) else { return };
+    // An own write is in the index before its event.
     if before.is_some_and(|before| before.version == new.version) {
         return;
     }
     if new.deleting.is_some() && new.finalizer {
-        ctx.queue.add(Key::Secret(new.key.0.clone(), new.key.1.clone()), NOW);
+        ctx.queue.add(Key::Secret(new.key.namespace.clone(), new.key.name.clone()), NOW);
     }
     if let Some(unit) = new.unit {
         ctx.wake(unit, NOW);
@@ -313,62 +276,5 @@ fn secret_gone(ctx: &Context, gone: &SecretMeta) {
     if let Some(unit) = &gone.unit {
         ctx.checked.remove(unit);
         ctx.wake(unit.clone(), NOW);
-    }
-}
-
-/// Watches the administrator's Secret by name, and reads it when it changes.
-async fn admin(ctx: Arc<Context>) {
-    let settings = &ctx.settings;
-    let (namespace, name) = (&settings.keycloak_admin_secret_namespace, &settings.keycloak_admin_secret_name);
-    let api = Api::<LeanMeta<ApiSecret>>::namespaced(ctx.client.clone(), namespace);
-    let options = options(&ctx, "secrets", Source::Admin, Some(namespace)).check("admin secret");
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = watch::watch_stream(&ctx.watches, api, config, options);
-    let mut listed = false;
-    while let Some(event) = events.next().await {
-        let exists = match event {
-            Event::Init => {
-                listed = false;
-                continue;
-            }
-            Event::InitApply(_) => {
-                listed = true;
-                continue;
-            }
-            Event::InitDone => listed,
-            Event::Apply(_) => true,
-            Event::Delete(_) => false,
-        };
-        let read = if exists { read_admin(&ctx).await } else { Err("does not exist".to_owned()) };
-        if let Err(why) = &read {
-            tracing::warn!("Secret {namespace}/{name} {why}: agents are not registered until it is there");
-        }
-        if ctx.keycloak.admin().set(read) {
-            ctx.wake_namespaces();
-            ctx.wake_all(None);
-        }
-        ctx.sources.synced(Source::Admin, Some(namespace));
-    }
-}
-
-async fn read_admin(ctx: &Context) -> Result<AdminCredentials, String> {
-    let settings = &ctx.settings;
-    let api = Api::<ApiSecret>::namespaced(ctx.client.clone(), &settings.keycloak_admin_secret_namespace);
-    loop {
-        match api.get_opt(&settings.keycloak_admin_secret_name).await {
-            Ok(None) => return Err("does not exist".to_owned()),
-            Ok(Some(secret)) => {
-                let version = secret.metadata.resource_version.unwrap_or_default();
-                let data = secret.data.unwrap_or_default();
-                return AdminCredentials::read(settings.keycloak_admin_auth, &data, version);
-            }
-            Err(error) if controller_kit::apply::is_forbidden(&error) => {
-                return Err(format!("may not be read: {}", message_of(&error)));
-            }
-            Err(error) => {
-                tracing::debug!("cannot read the admin Secret: {}", message_of(&error));
-                tokio::time::sleep(RETRY).await;
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ use controller_kit::{
     apply::{self, FieldManager},
     controller::PassError,
     lean::LeanMeta,
+    watch::Key as ObjectKey,
     workload::resource,
 };
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
@@ -64,7 +65,7 @@ pub async fn look_at_secret(ctx: &Context, unit: &Unit) -> Result<(), Error> {
     let read = api.get_opt(&name).await;
     match read.map_err(PassError::api("read", format!("Secret {}/{name}", unit.namespace)))? {
         Some(live) => drop(store(ctx, live.metadata)),
-        None => drop(ctx.index.secrets.remove(&(unit.namespace.clone(), name))),
+        None => drop(ctx.index.secrets.remove(&ObjectKey::new(&unit.namespace, name))),
     }
     Ok(())
 }
@@ -223,7 +224,7 @@ pub async fn report(ctx: &Context, runtime: &Arc<Runtime>, report: &Report) -> R
         return Ok(());
     };
     ctx.may_write()?;
-    let (namespace, name) = &runtime.key;
+    let (namespace, name) = (&runtime.key.namespace, &runtime.key.name);
     let api = Api::<AgentRuntime>::namespaced(ctx.client.clone(), namespace);
     match apply::apply_status(&api, name, FIELDS, status).await {
         Ok(answer) => {

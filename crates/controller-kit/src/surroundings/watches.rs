@@ -14,9 +14,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 
 use super::{Input, Surroundings};
-use crate::apply::{is_forbidden, message_of};
+use crate::apply::is_forbidden;
 use crate::backoff::jitter;
 use crate::lean::LeanMeta;
+use crate::message::message_of;
 use crate::scope::Scope;
 use crate::watch::{self, TroubleKind, WatchOptions, Watches};
 
