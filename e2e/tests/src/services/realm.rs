@@ -69,18 +69,20 @@ impl Realm {
                 "serviceAccountsEnabled": true,
                 "directAccessGrantsEnabled": true,
             }],
-            "users": [{
-                "username": USER,
-                "enabled": true,
-                "email": "ann@example.test",
-                "emailVerified": true,
-                "firstName": "Ann",
-                "lastName": "Example",
-                "credentials": [{"type": "password", "value": realm.user_password, "temporary": false}],
-            }],
         });
         let url = format!("{}/admin/realms", realm.base);
         Call::post(url).bearer(&realm.admin_token().await?).json(&body).ok().await.context("making the realm")?;
+        // Not with the realm: users that are imported with it get no default roles, and so no audience.
+        let user = json!({
+            "username": USER,
+            "enabled": true,
+            "email": "ann@example.test",
+            "emailVerified": true,
+            "firstName": "Ann",
+            "lastName": "Example",
+            "credentials": [{"type": "password", "value": realm.user_password, "temporary": false}],
+        });
+        realm.write(Method::POST, "/users", &user).await.context("making a user")?;
         Ok(realm)
     }
 
