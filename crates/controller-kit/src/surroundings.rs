@@ -17,6 +17,7 @@ use api_types::namespace_config::{AuthbridgeConfig, RuntimeConfig};
 use api_types::platform::PlatformConfig;
 use api_types::yaml::{Parsed, YamlError};
 
+use crate::controller::PassError;
 use crate::sources::{Sources, State};
 
 pub use watches::{Wake, tasks};
@@ -84,6 +85,12 @@ pub enum NamespaceState {
 /// An input has not been read yet, so nothing can be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReady(pub Input);
+
+impl From<NotReady> for PassError {
+    fn from(NotReady(input): NotReady) -> Self {
+        Self::NotSynced(input.describe())
+    }
+}
 
 /// The index; filled by the [`tasks`].
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::{context::Context, env::Plan, rollout::is_young, tracking::Problem, w
 const CONFIGURE: &str = "ConfigureMLflow";
 
 fn publish(ctx: &Context, workload: &Workload, event: NewEvent) {
-    ctx.events.publish(&workload.reference(), event);
+    ctx.announcements.publish(&workload.reference(), event);
 }
 
 /// Something was written.

@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api_types::{injection::PodFacts, mlflow::Field};
-use controller_kit::{
-    apply::{code_of, message_of},
-    backoff::jitter,
-    limiter::Turn,
-};
+use controller_kit::{apply::code_of, backoff::jitter, limiter::Turn, message::message_of};
 use tokio::time::Instant;
 
 use crate::{
@@ -34,6 +30,8 @@ const ATTEMPTS: usize = 5;
 const AFTER_CONFLICTS: Duration = Duration::from_secs(1);
 /// When to look again at what somebody has to put right in Kubernetes.
 const BLOCKED: Duration = Duration::from_secs(300);
+/// When to patch again after the API server failed.
+const FAILING: Duration = Duration::from_secs(10);
 /// A shorter wait for the limiter is not worth a condition.
 const WORTH_SAYING: Duration = Duration::from_secs(5);
 
@@ -299,7 +297,7 @@ async fn apply(
 ) -> Result<Done, Error> {
     let mut workload = workload.clone();
     let name = desired.get(Field::ExperimentName).unwrap_or_default();
-    let mut wrote = false;
+    let mut wrote;
     let mut account = None;
     if usage.auth.is_some() {
         if granting::is_missing(ctx, &workload.key) {
@@ -353,7 +351,7 @@ async fn apply(
 
 /// The ServiceAccount that the Pods will have (MLflow §6.3).
 fn service_account(ctx: &Context, workload: &Workload) -> Result<String, Error> {
-    let runtime = ctx.index.runtimes.winner(&workload.key);
+    let runtime = ctx.index.runtime_of(&workload.key);
     let (labels, annotations) = (workload.template_labels.to_map(), workload.template_annotations.to_map());
     let pod = PodFacts {
         workload: &workload.key.name,
@@ -457,13 +455,13 @@ fn refused(ctx: &Context, workload: &Workload, error: &kube::Error) -> Done {
     // What the API server refuses today it refuses in a second too.
     let next = match code_of(error) {
         400..=499 => BLOCKED,
-        _ => ctx.backoff.next(workload.key.clone()),
+        _ => jitter(FAILING, 0.5),
     };
     Done::with(Report::new(reason::PATCH_FAILED, note), Some(next))
 }
 
 async fn reverted(ctx: &Context, workload: &Workload, rest: Duration) -> Result<Done, Error> {
-    let known = ctx.index.runtimes.winner(&workload.key).and_then(|runtime| runtime.condition.clone());
+    let known = ctx.index.runtime_of(&workload.key).and_then(|runtime| runtime.condition.clone());
     if let Some(said) = known.filter(|said| said.reason == reason::PATCH_REVERTED) {
         return Ok(Done::with(Report::new(reason::PATCH_REVERTED, said.message), Some(rest)));
     }

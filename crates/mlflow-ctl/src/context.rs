@@ -1,23 +1,20 @@
 //! Handles and memories of the process.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use controller_kit::{
-    backoff::PerKey, events::EventRecorder, lease::Leadership, limiter::RolloutLimiter, metrics::Metrics,
-    queue::Queue, scope::Scope, surroundings::Surroundings,
+    controller::{Common, Handles},
+    events::EventRecorder,
+    limiter::RolloutLimiter,
+    surroundings::Surroundings,
 };
 use jiff::Timestamp;
-use kube::Client;
 
 use crate::{
-    error::Error,
-    index::{Grants, Indexes, Runtimes, ServerIndex, Workloads},
+    index::{Indexes, ServerIndex},
     metrics::{OwnMetrics, ServerWatch},
     settings::Settings,
-    sources::Sources,
+    sources::Source,
     track::Tracks,
     tracking::Tracking,
     workload::WorkloadKey,
@@ -28,22 +25,15 @@ const REPORTER: &str = "mlflow-controller";
 /// Wakes of many workloads are spread: this many per second.
 const WAKES_PER_SECOND: f64 = 500.0;
 
-/// Handles and memories of the process.
+/// Handles and memories of the process; what every controller has is reached through `Deref`.
 pub struct Context {
-    /// The API server.
-    pub client: Client,
+    common: Common<WorkloadKey, Source>,
     /// Flags of this component.
     pub settings: Settings,
-    /// Namespaces that are ours.
-    pub scope: Scope,
     /// What the watches have seen.
     pub index: Arc<Indexes>,
     /// What the shared injection decision asks besides the workload.
     pub around: Arc<Surroundings>,
-    /// Which watches work.
-    pub sources: Sources,
-    /// The work.
-    pub queue: Queue<WorkloadKey>,
     /// Tokens for changes of running workloads (MLflow §7.4).
     pub limiter: RolloutLimiter<WorkloadKey>,
     /// MLflow.
@@ -52,100 +42,45 @@ pub struct Context {
     pub servers: Arc<ServerWatch>,
     /// What is remembered of each workload.
     pub tracks: Arc<Tracks>,
-    /// Events.
-    pub events: EventRecorder,
+    /// Events, under the name of the previous operator's controller.
+    pub announcements: EventRecorder,
     /// Metrics.
     pub metrics: OwnMetrics,
-    /// May this replica write?
-    pub leadership: Leadership,
-    /// Retries after errors of the API server.
-    pub backoff: PerKey<WorkloadKey>,
     /// When this process started.
     pub started: Timestamp,
-    sandbox: RwLock<Option<&'static str>>,
-    clock: fn() -> Timestamp,
 }
 
-/// What a context is made of.
-pub struct Parts<'a> {
-    /// The API server.
-    pub client: Client,
-    /// Flags of this component.
-    pub settings: Settings,
-    /// Namespace of the suite.
-    pub operator_namespace: &'a str,
-    /// Namespaces that are ours.
-    pub scope: Scope,
-    /// Registry.
-    pub metrics: &'a Metrics,
-    /// Events.
-    pub events: &'a EventRecorder,
-    /// May this replica write?
-    pub leadership: Leadership,
-    /// MLflow.
-    pub tracking: Tracking,
-    /// Hears of its calls.
-    pub servers: Arc<ServerWatch>,
-    /// The wall clock.
-    pub clock: fn() -> Timestamp,
+impl Deref for Context {
+    type Target = Common<WorkloadKey, Source>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.common
+    }
 }
 
 impl Context {
-    /// A context without anything in its indexes.
-    pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { client, settings, operator_namespace, scope, metrics, events, leadership, tracking, servers, clock } =
-            parts;
+    /// A context without anything in its indexes; `servers` hears of the calls of `tracking`.
+    pub fn new(handles: Handles, settings: Settings, tracking: Tracking, servers: Arc<ServerWatch>) -> Self {
         let index = Arc::new(Indexes {
-            workloads: Workloads::default(),
-            runtimes: Runtimes::default(),
-            grants: Grants::default(),
             servers: ServerIndex::new(settings.mlflow_tracking_uri.clone()),
+            ..Indexes::default()
         });
         let limiter = RolloutLimiter::new(settings.rollout_qps, settings.rollout_burst);
         let tracks = Arc::new(Tracks::default());
+        servers.register(&handles.metrics);
         Self {
-            client,
-            metrics: OwnMetrics::register(metrics, &limiter, index.clone(), tracks.clone()),
+            metrics: OwnMetrics::register(&handles.metrics, &limiter, index.clone(), tracks.clone()),
+            around: Arc::new(Surroundings::new(&handles.operator_namespace)),
+            announcements: handles.events.reporting_as(REPORTER),
+            started: (handles.clock)(),
+            common: Common::new(handles, "mlflow"),
             settings,
-            scope,
             index,
-            around: Arc::new(Surroundings::new(operator_namespace)),
-            sources: Sources::default(),
-            queue: Queue::default(),
             limiter,
             tracking,
             servers,
             tracks,
-            events: events.reporting_as(REPORTER),
-            leadership,
-            backoff: PerKey::new(Duration::from_millis(500), Duration::from_secs(300)),
-            started: clock(),
-            sandbox: RwLock::new(None),
-            clock,
         }
-    }
-
-    /// The wall clock.
-    pub fn now(&self) -> Timestamp {
-        (self.clock)()
-    }
-
-    /// Refuses when this replica must not write; asked before every write.
-    ///
-    /// # Errors
-    /// [`Error::NotLeader`].
-    pub fn may_write(&self) -> Result<(), Error> {
-        if self.leadership.is_leader() { Ok(()) } else { Err(Error::NotLeader) }
-    }
-
-    /// The served version of the Sandbox kind; `None` = not served.
-    pub fn sandbox_version(&self) -> Option<&'static str> {
-        *self.sandbox.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes the served version.
-    pub fn set_sandbox_version(&self, version: Option<&'static str>) {
-        *self.sandbox.write().unwrap_or_else(PoisonError::into_inner) = version;
     }
 
     /// Asks for a look at a workload.
@@ -155,7 +90,7 @@ impl Context {
 
     /// Asks for a look at every agent of a namespace, or (`None`) of all.
     pub fn wake_all(&self, namespace: Option<&str>, after: Duration) {
-        self.wake_spread(self.index.workloads.keys(namespace), after);
+        self.wake_spread(self.index.agents(namespace), after);
     }
 
     /// The MLflow servers changed: what waits for one is asked again, and everything is looked at.
@@ -175,17 +110,10 @@ impl Context {
         }
     }
 
-    /// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
-    pub fn count_queue(&self) {
-        let metrics = &self.metrics.reconciles;
-        metrics.depth.set(i64::try_from(self.queue.depth()).unwrap_or(i64::MAX));
-        metrics.adds.inc_by(self.queue.adds().saturating_sub(metrics.adds.get()));
-    }
-
     /// Drops what is remembered of a workload that is gone.
     pub fn forget(&self, key: &WorkloadKey) {
         self.tracks.forget(key);
         self.limiter.forget(key);
-        self.backoff.reset(key);
+        self.succeeded(key);
     }
 }

@@ -27,7 +27,7 @@ pub struct Desired<'a> {
 }
 
 /// What both kinds have in common, as kept in the index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
     /// `metadata.uid`.
     pub uid: String,
@@ -94,7 +94,7 @@ fn owners(now: &[OwnerReference], workload: &Workload) -> Option<Vec<OwnerRefere
 }
 
 /// A Role as kept in the index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoleState {
     /// Whose it is.
     pub marks: Marks,
@@ -126,7 +126,7 @@ fn experiment_of(rule: &PolicyRule) -> Option<String> {
 }
 
 /// A RoleBinding as kept in the index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BindingState {
     /// Whose it is.
     pub marks: Marks,
@@ -151,7 +151,7 @@ impl BindingState {
             _ => None,
         };
         let RoleRef { api_group, kind, name } = binding.role_ref;
-        let role = (api_group == RBAC && kind == "Role").then_some(name);
+        let role = (api_group.as_deref() == Some(RBAC) && kind == "Role").then_some(name);
         Self { marks: Marks::of(binding.metadata), role, service_account }
     }
 }
@@ -257,7 +257,7 @@ pub fn binding(desired: &Desired<'_>, workload: &Workload) -> RoleBinding {
     RoleBinding {
         metadata: metadata(desired, workload),
         role_ref: RoleRef {
-            api_group: RBAC.to_owned(),
+            api_group: Some(RBAC.to_owned()),
             kind: "Role".to_owned(),
             name: desired.name.to_owned(),
         },

@@ -1,6 +1,9 @@
 //! Writing and deleting the Role and RoleBinding of a workload (MLflow §8).
 
-use controller_kit::apply::{self, code_of, message_of};
+use controller_kit::{
+    apply::{self, code_of},
+    message::message_of,
+};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{
     Api,

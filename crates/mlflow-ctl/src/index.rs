@@ -1,41 +1,62 @@
 //! What the watches have seen, kept by the keys it is looked up with.
-//!
-//! Own writes go in too, with the answer of the API server, so that the next look does not act on what was before;
-//! an event that is older than what is known is dropped.
 
 mod grants;
 mod runtimes;
 mod servers;
-mod workloads;
+
+use std::sync::Arc;
+
+use controller_kit::index::{Entry, Index};
 
 pub use self::{
     grants::Grants,
-    runtimes::{Runtime, RuntimeKey, Runtimes},
+    runtimes::{Runtime, RuntimeKey, winner},
     servers::ServerIndex,
-    workloads::Workloads,
 };
+use crate::workload::{Workload, WorkloadKey};
 
 /// All indexes of the process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Indexes {
-    /// Agents.
-    pub workloads: Workloads,
-    /// AgentRuntimes.
-    pub runtimes: Runtimes,
+    /// Agents; linked by namespace.
+    pub workloads: Index<Workload>,
+    /// AgentRuntimes; linked by the workload they target.
+    pub runtimes: Index<Runtime>,
     /// Roles and RoleBindings of ours.
     pub grants: Grants,
     /// MLflow servers.
     pub servers: ServerIndex,
 }
 
-/// The index knows something newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
+impl Indexes {
+    /// Keys of the agents of a namespace, or (`None`) of all.
+    pub fn agents(&self, namespace: Option<&str>) -> Vec<WorkloadKey> {
+        match namespace {
+            None => self.workloads.keys(),
+            Some(namespace) => {
+                let agents = self.workloads.linked(&namespace.to_owned());
+                agents.iter().map(|workload| workload.key.clone()).collect()
+            }
+        }
+    }
 
-/// True when the resourceVersion `candidate` is certainly older than `known`.
-pub(crate) fn is_older(candidate: &str, known: &str) -> bool {
-    match (candidate.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(candidate), Ok(known)) => candidate < known,
-        _ => false,
+    /// The AgentRuntime that speaks for a workload (runtime §9.2).
+    pub fn runtime_of(&self, key: &WorkloadKey) -> Option<Arc<Runtime>> {
+        winner(self.runtimes.linked(key))
+    }
+}
+
+impl Entry for Workload {
+    type Key = WorkloadKey;
+    type Link = String;
+
+    fn key(&self) -> &WorkloadKey {
+        &self.key
+    }
+    fn version(&self) -> &str {
+        &self.resource_version
+    }
+    fn links(&self) -> impl Iterator<Item = String> {
+        std::iter::once(self.key.namespace.clone())
     }
 }

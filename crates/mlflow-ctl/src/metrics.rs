@@ -9,7 +9,6 @@ use std::{
 use controller_kit::{
     limiter::RolloutLimiter,
     metrics::Metrics,
-    reconcile::{ControllerMetrics, ReconcileMetrics},
 };
 use prometheus_client::{
     collector::Collector,
@@ -62,8 +61,6 @@ pub struct OwnMetrics {
     results: Family<ResultLabels, Counter>,
     durations: Histogram,
     rollouts: Family<ReasonLabel, Counter>,
-    /// The reconciles under the names that all components share.
-    pub reconciles: ControllerMetrics,
 }
 
 impl OwnMetrics {
@@ -96,7 +93,6 @@ impl OwnMetrics {
                 "Pod templates changed, by reason",
                 Family::default(),
             ),
-            reconciles: ReconcileMetrics::register(metrics).controller("mlflow"),
         }
     }
 
@@ -147,28 +143,36 @@ pub struct ServerWatch {
     recovered: Notify,
 }
 
-impl ServerWatch {
-    /// Registers its metrics.
-    pub fn register(metrics: &Metrics) -> Self {
+impl Default for ServerWatch {
+    fn default() -> Self {
         Self {
-            requests: metrics.register(
-                "mlflow_ctl_api_requests",
-                "Requests to MLflow, by endpoint and HTTP status or kind of failure",
-                Family::default(),
-            ),
-            durations: metrics.register(
-                "mlflow_ctl_api_request_duration_seconds",
-                "Duration of requests to MLflow",
-                Family::new_with_constructor(seconds as fn() -> Histogram),
-            ),
-            circuit: metrics.register(
-                "mlflow_ctl_circuit_open",
-                "1 while a failing MLflow server is left alone",
-                Gauge::default(),
-            ),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(seconds as fn() -> Histogram),
+            circuit: Gauge::default(),
             open: Mutex::default(),
             recovered: Notify::new(),
         }
+    }
+}
+
+impl ServerWatch {
+    /// Registers its metrics.
+    pub fn register(&self, metrics: &Metrics) {
+        metrics.register(
+            "mlflow_ctl_api_requests",
+            "Requests to MLflow, by endpoint and HTTP status or kind of failure",
+            self.requests.clone(),
+        );
+        metrics.register(
+            "mlflow_ctl_api_request_duration_seconds",
+            "Duration of requests to MLflow",
+            self.durations.clone(),
+        );
+        metrics.register(
+            "mlflow_ctl_circuit_open",
+            "1 while a failing MLflow server is left alone",
+            self.circuit.clone(),
+        );
     }
 
     /// Returns when a server that was left alone answers again.

@@ -2,22 +2,16 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use clap::{Parser, Subcommand};
 use controller_kit::{
-    cli::{self, CommonArgs},
-    client,
-    metrics::Metrics,
-    process::Process,
-    scope::Scope,
-    selftest::{self, Right, Selftest},
-    version,
+    cli,
+    commands::CommonCommand,
+    process::{self, Process},
+    selftest::everywhere,
 };
-use jiff::Timestamp;
-use kube::Client;
-use rest_client::{ca::CaFile, client::StartError};
+use rest_client::ca::CaFile;
 
 use crate::{
-    context::{Context, Parts},
+    context::Context,
     metrics::ServerWatch,
     settings::{COMPONENT, Settings},
     tracking::Tracking,
@@ -28,117 +22,7 @@ use crate::{
 const CA_POLL: Duration = Duration::from_secs(10);
 
 /// The command line.
-#[derive(Clone, Debug, Parser)]
-pub struct Cli {
-    /// Flags that every component has.
-    #[command(flatten)]
-    pub common: CommonArgs,
-    /// Flags of this one.
-    #[command(flatten)]
-    pub own: Settings,
-    /// Something else than running the controller.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
-
-/// Sub-commands (packaging §12).
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
-    /// Print the version
-    Version,
-    /// Check from inside the cluster that the controller works and has its rights
-    Selftest {
-        /// Run with the Pod's own identity, as `helm test` does
-        #[arg(long)]
-        in_cluster: bool,
-    },
-}
-
-/// Runs what the command line asks for.
-pub async fn main() -> ExitCode {
-    let cli: Cli = cli::parse(&COMPONENT);
-    match &cli.command {
-        None => serve(&cli).await,
-        Some(Command::Version) => {
-            println!("{}", version::line(&COMPONENT));
-            ExitCode::SUCCESS
-        }
-        Some(Command::Selftest { in_cluster: _ }) => match connect(&cli.common).await {
-            Ok(client) => check(&client, &cli.common).await,
-            Err(code) => code,
-        },
-    }
-}
-
-/// Why the controller cannot start; exit code 2.
-fn unusable(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{}: {error}", COMPONENT.name);
-    ExitCode::from(2)
-}
-
-async fn serve(cli: &Cli) -> ExitCode {
-    // Before anything else: a CA file that cannot be used is a mistake in the settings.
-    let ca = match cli.own.mlflow_ca_file.as_deref().filter(|path| !path.as_os_str().is_empty()) {
-        None => None,
-        Some(path) => match CaFile::load(path) {
-            Ok(ca) => Some(ca),
-            Err(error) => return unusable(&error),
-        },
-    };
-    let process = match Process::start(&COMPONENT, &cli.common).await {
-        Ok(process) => process,
-        Err(error) => return error.report(&COMPONENT),
-    };
-    if cli.own.enable_mlflow {
-        if let Err(error) = control(&process, &cli.own, ca) {
-            return unusable(&error);
-        }
-    } else {
-        tracing::info!("--enable-mlflow is false: nothing is watched and nothing is changed");
-    }
-    process.run().await
-}
-
-fn control(process: &Process, settings: &Settings, ca: Option<CaFile>) -> Result<(), StartError> {
-    let servers = Arc::new(ServerWatch::register(process.metrics()));
-    let tracking = Tracking::new(settings, ca, servers.clone())?;
-    let http = tracking.http();
-    let ctx = Arc::new(Context::new(Parts {
-        client: process.client(),
-        settings: settings.clone(),
-        operator_namespace: process.operator_namespace(),
-        scope: process.scope().clone(),
-        metrics: process.metrics(),
-        events: &process.events(),
-        leadership: process.leadership(),
-        tracking,
-        servers,
-        clock: Timestamp::now,
-    }));
-    watches::start(process, &ctx);
-    let stop = process.stop();
-    process.spawn("ca file", async move {
-        stop.run_until_cancelled(http.watch_ca(CA_POLL)).await;
-        Ok(())
-    });
-    let (workers, stop) = (process.concurrency(), process.stop());
-    process.spawn("workers", async move {
-        work::run(ctx, workers, stop).await;
-        Ok(())
-    });
-    Ok(())
-}
-
-/// A client for the sub-commands, which are no long-lived processes.
-async fn connect(args: &CommonArgs) -> Result<Client, ExitCode> {
-    let metrics = Metrics::new(COMPONENT.name);
-    let config = client::config(args.kubeconfig.as_deref()).await;
-    let made = match config {
-        Ok(config) => client::client(&COMPONENT, args, config, &metrics),
-        Err(error) => Err(error),
-    };
-    made.map(|(client, _)| client).map_err(|error| unusable(&error))
-}
+pub type Cli = cli::Cli<Settings, CommonCommand>;
 
 /// Rights the controller cannot do without (MLflow §11).
 const RIGHTS: [(&str, &str, &str); 10] = [
@@ -154,26 +38,56 @@ const RIGHTS: [(&str, &str, &str); 10] = [
     ("events.k8s.io", "events", "create"),
 ];
 
-async fn check(client: &Client, args: &CommonArgs) -> ExitCode {
-    let mut test = Selftest::new();
-    test.check("api server", selftest::api_server(client)).await;
-    let scopes: Vec<Option<&str>> = match &args.watch_namespaces {
-        Scope::Cluster => vec![None],
-        Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),
-    };
-    let rights: Vec<_> = scopes
-        .into_iter()
-        .flat_map(|namespace| {
-            RIGHTS.map(|(group, resource, verb)| Right { group, resource, verb, namespace })
-        })
-        .collect();
-    test.check("rights", selftest::rights(client, &rights)).await;
-    if args.leader_elect {
-        let namespace = args.pod_namespace.as_deref().unwrap_or(api_types::names::DEFAULT_OPERATOR_NAMESPACE);
-        let lease = format!("{}.kagenti.dev{}", COMPONENT.name, args.watch_namespaces.lease_suffix());
-        test.check("lease", selftest::lease_is_alive(client, namespace, &lease)).await;
+/// Runs what the command line asks for.
+pub async fn main() -> ExitCode {
+    let cli: Cli = cli::parse(&COMPONENT);
+    let args = &cli.common;
+    match &cli.command {
+        None => serve(&cli).await,
+        Some(command) => {
+            command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await
+        }
     }
-    test.finish()
+}
+
+/// Why the controller cannot start; exit code 2.
+fn unusable(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{}: {error}", COMPONENT.name);
+    ExitCode::from(2)
+}
+
+async fn serve(cli: &Cli) -> ExitCode {
+    let settings = &cli.own;
+    // Before anything else: a CA file that cannot be used is a mistake in the settings.
+    let ca = match settings.mlflow_ca_file.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        None => None,
+        Some(path) => match CaFile::load(path) {
+            Ok(ca) => Some(ca),
+            Err(error) => return unusable(&error),
+        },
+    };
+    let servers = Arc::new(ServerWatch::default());
+    let tracking = match Tracking::new(settings, ca, servers.clone()) {
+        Ok(tracking) => tracking,
+        Err(error) => return unusable(&error),
+    };
+    process::serve(&COMPONENT, &cli.common, |process| {
+        if settings.enable_mlflow {
+            control(process, settings, tracking, servers);
+        } else {
+            tracing::info!("--enable-mlflow is false: nothing is watched and nothing is changed");
+        }
+    })
+    .await
+}
+
+fn control(process: &Process, settings: &Settings, tracking: Tracking, servers: Arc<ServerWatch>) {
+    let http = tracking.http();
+    let ctx = Arc::new(Context::new(process.handles(), settings.clone(), tracking, servers));
+    watches::start(process, &ctx);
+    process.spawn_endless("ca file", async move { http.watch_ca(CA_POLL).await });
+    let workers = process.concurrency();
+    process.spawn_until_stop("workers", |stop| work::run(ctx, workers, stop));
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub const MANAGER: FieldManager = FieldManager::new("mlflow-ctl");
 fn resource(ctx: &Context, kind: WorkloadKind) -> Option<ApiResource> {
     let sandbox = match kind {
         WorkloadKind::Sandbox => ctx.sandbox_version()?,
-        WorkloadKind::Deployment | WorkloadKind::StatefulSet => "",
+        WorkloadKind::Deployment | WorkloadKind::StatefulSet => "v1",
     };
     Some(kinds::resource(kind, sandbox))
 }
@@ -130,7 +130,7 @@ pub async fn last_writer(ctx: &Context, key: &WorkloadKey) -> Option<String> {
 /// # Errors
 /// What the API server says.
 pub async fn condition(ctx: &Context, key: &WorkloadKey, report: Option<&Report>) -> Result<(), Error> {
-    let Some(runtime) = ctx.index.runtimes.winner(key) else { return Ok(()) };
+    let Some(runtime) = ctx.index.runtime_of(key) else { return Ok(()) };
     let next = match report {
         Some(report) => {
             let Some(next) = report.condition(runtime.condition.as_ref(), runtime.generation, ctx.now()) else {

@@ -5,7 +5,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::is_older;
+use controller_kit::index::is_older;
+
 use crate::{
     grant::{BindingState, Marks, RoleState},
     workload::WorkloadKey,

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use controller_kit::{events::EventRecorder, lease::Leadership, metrics::Metrics, scope::Scope};
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use controller_kit::{
+    controller::Handles, events::EventRecorder, lease::Leadership, metrics::Metrics, readiness::Readiness,
+    scope::Scope,
+};
+use http::StatusCode;
 use jiff::Timestamp;
-use kube::{Client, client::Body};
 use mlflow_ctl::{
-    context::{Context, Parts},
+    context::Context,
     error::Error,
     grant::{BindingState, RoleState},
     index::Runtime,
@@ -25,6 +26,7 @@ use mlflow_ctl::{
     workload::{Workload, WorkloadKey, WorkloadView},
 };
 use rest_client::BaseUrl;
+use scripted_api::{Reply, client};
 use serde_json::{Value, json};
 
 use crate::support::Mlflow;
@@ -198,39 +200,30 @@ impl Stage {
     }
 
     pub(crate) fn on(mlflow: Mlflow, settings: Settings) -> Self {
-        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let api = Arc::new(Mutex::new(Api { version: 100, ..Api::default() }));
         let answering = api.clone();
-        tokio::spawn(async move {
-            while let Some((request, send)) = handle.next_request().await {
-                let (parts, body) = request.into_parts();
-                let bytes = body.collect().await.unwrap().to_bytes();
-                let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                let content = parts.headers.get("content-type").map_or("", |value| value.to_str().unwrap());
-                let (code, answer) =
-                    answering.lock().unwrap().answer(parts.method.as_str(), parts.uri.path(), content, body);
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                send.send_response(Response::builder().status(code).body(body).unwrap());
-            }
+        let (client, _calls) = client(move |call| {
+            let mut api = answering.lock().unwrap();
+            let (code, answer) =
+                api.answer(call.method.as_str(), &call.path, &call.content_type, call.body.clone());
+            Reply::Now(StatusCode::from_u16(code).unwrap(), answer)
         });
-        let client = Client::new(service, "default");
         let metrics = Metrics::new("mlflow-ctl");
         let (events, _sender) = EventRecorder::new(client.clone(), &metrics, "test", "test");
-        let servers = Arc::new(ServerWatch::register(&metrics));
+        let servers = Arc::new(ServerWatch::default());
         let tracking = Tracking::new(&settings, None, servers.clone()).unwrap();
         let fixed = settings.mlflow_tracking_uri.is_some();
-        let ctx = Context::new(Parts {
+        let handles = Handles {
             client,
-            settings,
-            operator_namespace: "kagenti-system",
+            operator_namespace: "kagenti-system".to_owned(),
             scope: Scope::Cluster,
-            metrics: &metrics,
-            events: &events,
+            metrics,
+            readiness: Readiness::new(),
+            events,
             leadership: Leadership::always(),
-            tracking,
-            servers,
             clock,
-        });
+        };
+        let ctx = Context::new(handles, settings, tracking, servers);
         ctx.around.assume_read();
         ctx.around.put_namespace("team1", None, false);
         let stage = Self { ctx, mlflow, api };
