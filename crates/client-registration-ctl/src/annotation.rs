@@ -41,7 +41,8 @@ pub fn wish(mode: TemplateAnnotation, workload: &Workload, secret: &str, revisio
     }
     let named = workload.template_secret();
     // The first registration must not cost a rollout of its own.
-    let stale = (revision > 1 && workload.template_revision() != Some(revision.to_string().as_str())).then_some(revision);
+    let stale = (revision > 1 && workload.template_revision() != Some(revision.to_string().as_str()))
+        .then_some(revision);
     let name = (named != Some(secret)).then(|| secret.to_owned());
     match (name, stale) {
         (None, None) => Wish::Nothing,
@@ -134,7 +135,13 @@ mod tests {
     #[case(Mode::Never, json!({}), 1, 2, Wish::Nothing)]
     #[case(Mode::Auto, name(SECRET), 1, 1, Wish::Nothing)]
     #[case(Mode::Always, name(SECRET), 1, 1, Wish::Nothing)]
-    #[case::copied(Mode::Auto, name("kagenti-keycloak-client-credentials-1"), 1, 1, write(Some(SECRET), None))]
+    #[case::copied(
+        Mode::Auto,
+        name("kagenti-keycloak-client-credentials-1"),
+        1,
+        1,
+        write(Some(SECRET), None)
+    )]
     #[case::rotated(Mode::Auto, name(SECRET), 1, 2, write(None, Some(2)))]
     #[case::rotated_unnamed(Mode::Auto, json!({}), 1, 2, write(None, Some(2)))]
     #[case::rotated_always(Mode::Always, json!({}), 1, 2, write(Some(SECRET), Some(2)))]
@@ -162,7 +169,12 @@ mod tests {
     #[case(0, 0, true, Some(write(Some(SECRET), None)))]
     #[case(2, 2, false, Some(Wish::Nothing))]
     #[case(2, 1, false, Some(write(Some(SECRET), None)))]
-    fn looks(#[case] count: usize, #[case] right: usize, #[case] waited: bool, #[case] expected: Option<Wish>) {
+    fn looks(
+        #[case] count: usize,
+        #[case] right: usize,
+        #[case] waited: bool,
+        #[case] expected: Option<Wish>,
+    ) {
         assert_eq!(after_look(SECRET, PodsSeen { count, right }, waited), expected);
     }
 
@@ -180,6 +192,8 @@ mod tests {
         assert_eq!(removal(&with(json!({}), 1), SECRET), None);
         assert_eq!(removal(&with(name("other"), 1), SECRET), None);
         let removed = removal(&with(name(SECRET), 1), SECRET).unwrap();
-        assert!(removed.pointer("/spec/template/metadata/annotations").unwrap().as_object().unwrap().len() == 1);
+        assert!(
+            removed.pointer("/spec/template/metadata/annotations").unwrap().as_object().unwrap().len() == 1
+        );
     }
 }

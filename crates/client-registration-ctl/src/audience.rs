@@ -173,13 +173,15 @@ async fn prune(
     if keycloak.realm_defaults(server).await?.iter().any(|entry| entry.id == own.id) {
         keycloak.detach_from_realm(server, &own.id).await?;
     }
-    let foreign = client.default_client_scopes.iter().filter(|name| **name != own.name && is_audience_name(name));
+    let foreign =
+        client.default_client_scopes.iter().filter(|name| **name != own.name && is_audience_name(name));
     for name in foreign {
         let Some(scope) = keycloak.find_scope(server, name).await? else { continue };
         // Two workloads with one ServiceAccount share a client, and each has its scope on it.
-        let carries_own = scope.protocol_mappers.iter().any(|mapper| {
-            mapper.config.get("included.custom.audience") == Some(desired.client_id.as_str())
-        });
+        let carries_own = scope
+            .protocol_mappers
+            .iter()
+            .any(|mapper| mapper.config.get("included.custom.audience") == Some(desired.client_id.as_str()));
         if !carries_own {
             keycloak.detach_default(server, &client.id, &scope.id).await?;
         }

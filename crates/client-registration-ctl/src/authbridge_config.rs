@@ -123,7 +123,8 @@ async fn create(ctx: &Context, api: &Api<ConfigMap>, namespace: &str, facts: &Fa
         // The namespace went meanwhile.
         Err(error) if apply::is_not_found(&error) => Ok(None),
         Err(error) => {
-            Err(PassError::api("create", format!("ConfigMap {namespace}/{}", configmap::AUTHBRIDGE))(error).into())
+            Err(PassError::api("create", format!("ConfigMap {namespace}/{}", configmap::AUTHBRIDGE))(error)
+                .into())
         }
     }
 }
@@ -137,8 +138,7 @@ async fn fill(
 ) -> Next {
     let data = missing(&live.data.unwrap_or_default(), facts);
     let known = live.metadata.labels.unwrap_or_default();
-    let labels: Data =
-        labels().into_iter().filter(|(key, value)| known.get(key) != Some(value)).collect();
+    let labels: Data = labels().into_iter().filter(|(key, value)| known.get(key) != Some(value)).collect();
     if data.is_empty() && labels.is_empty() {
         return Ok(None);
     }
@@ -159,7 +159,8 @@ async fn fill(
         }
         Err(error) if apply::is_stale(&error) || apply::is_not_found(&error) => Ok(Some(STALE)),
         Err(error) => {
-            Err(PassError::api("patch", format!("ConfigMap {namespace}/{}", configmap::AUTHBRIDGE))(error).into())
+            Err(PassError::api("patch", format!("ConfigMap {namespace}/{}", configmap::AUTHBRIDGE))(error)
+                .into())
         }
     }
 }
@@ -185,8 +186,13 @@ mod tests {
     #[test]
     fn what_is_known_is_filled() {
         let bare = filled(&[], false, None);
-        let common =
-            ["CLIENT_AUTH_TYPE", "CREDENTIAL_WAIT_TIMEOUT", "KEYCLOAK_NAMESPACE", "KEYCLOAK_REALM", "SPIFFE_IDP_ALIAS"];
+        let common = [
+            "CLIENT_AUTH_TYPE",
+            "CREDENTIAL_WAIT_TIMEOUT",
+            "KEYCLOAK_NAMESPACE",
+            "KEYCLOAK_REALM",
+            "SPIFFE_IDP_ALIAS",
+        ];
         assert_eq!(keys(&bare), common);
         let full = filled(&[], true, Some("https://sso"));
         assert_eq!(full.len(), common.len() + 4);
@@ -202,13 +208,17 @@ mod tests {
         let filled = filled(pairs, false, Some("https://sso"));
         assert!(!keys(&filled).contains(&"KEYCLOAK_REALM"));
         assert!(filled.contains(&("CLIENT_AUTH_TYPE".into(), "client-secret".into())));
-        assert!(filled.contains(&("ISSUER".into(), "https://sso/realms/tx".into())), "the namespace's own realm");
+        assert!(
+            filled.contains(&("ISSUER".into(), "https://sso/realms/tx".into())),
+            "the namespace's own realm"
+        );
     }
 
     #[test]
     fn a_full_map_needs_nothing() {
         let all = filled(&[], true, Some("https://sso"));
-        let pairs: Vec<(&str, &str)> = all.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> =
+            all.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert!(filled(&pairs, true, Some("https://other")).is_empty());
     }
 }

@@ -100,10 +100,12 @@ pub fn next(before: &[Condition], report: &Report, generation: i64, now: Timesta
         observed_generation: Some(generation),
         last_transition_time: Time(now),
     };
-    let mut changed = set_condition(&mut conditions, condition(condition::CLIENT_REGISTERED, &report.registered), now);
+    let mut changed =
+        set_condition(&mut conditions, condition(condition::CLIENT_REGISTERED, &report.registered), now);
     match &report.audience {
         Audience::Known(verdict) => {
-            changed |= set_condition(&mut conditions, condition(condition::AUDIENCE_SCOPE_READY, verdict), now);
+            changed |=
+                set_condition(&mut conditions, condition(condition::AUDIENCE_SCOPE_READY, verdict), now);
         }
         Audience::AsBefore => {}
         Audience::Absent => {
@@ -150,7 +152,8 @@ mod tests {
         let first = applied(&next(&[], &Report::new(Verdict::pending("a")), 1, at(1)).unwrap());
         let second = applied(&next(&first, &Report::new(Verdict::pending("b")), 1, at(2)).unwrap());
         assert_eq!(second[0].last_transition_time, Time(at(1)));
-        let third = applied(&next(&second, &Report::new(Verdict::off("UserProvided", "")), 2, at(3)).unwrap());
+        let third =
+            applied(&next(&second, &Report::new(Verdict::off("UserProvided", "")), 2, at(3)).unwrap());
         assert_eq!(third[0].last_transition_time, Time(at(3)));
     }
 }

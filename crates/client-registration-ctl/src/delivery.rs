@@ -13,8 +13,7 @@ use crate::{
     annotation::{self, Wish},
     context::Context,
     error::Error,
-    leaving,
-    pods,
+    leaving, pods,
     secret::{Plan, SecretMeta},
     settings::DeletionPolicy,
     subject::Subject,
@@ -145,7 +144,11 @@ async fn template(
 ///
 /// # Errors
 /// What Keycloak or the API server says.
-pub async fn previous(ctx: &Context, subject: &Subject, secret: &SecretMeta) -> Result<Option<Duration>, Error> {
+pub async fn previous(
+    ctx: &Context,
+    subject: &Subject,
+    secret: &SecretMeta,
+) -> Result<Option<Duration>, Error> {
     let places = secret.previous();
     if places.is_empty() {
         return Ok(None);

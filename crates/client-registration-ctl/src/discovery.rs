@@ -51,7 +51,8 @@ pub async fn public_url(ctx: Arc<Context>) {
 async fn look_for_public_url(ctx: &Context) -> kube::Result<Option<BaseUrl>> {
     let namespace = &ctx.settings.keycloak_admin_secret_namespace;
     let gvk = GroupVersionKind::gvk("route.openshift.io", "v1", "Route");
-    let routes = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), namespace, &ApiResource::from_gvk(&gvk));
+    let routes =
+        Api::<DynamicObject>::namespaced_with(ctx.client.clone(), namespace, &ApiResource::from_gvk(&gvk));
     if let Some(route) = present(routes.get(KEYCLOAK).await)?
         && let Some(url) = of_route(&route.data)
     {
@@ -107,9 +108,9 @@ pub async fn trust_domain(ctx: Arc<Context>) {
 fn domain_of(known: &Known, reading: &Reading) -> PlatformDomain {
     match (known.domain(), reading) {
         (Some(domain), _) => PlatformDomain::Known(domain.as_str().to_owned()),
-        (None, Reading::Several(several)) => {
-            PlatformDomain::Several(several.iter().map(|domain| TrustDomain::as_str(domain).to_owned()).collect())
-        }
+        (None, Reading::Several(several)) => PlatformDomain::Several(
+            several.iter().map(|domain| TrustDomain::as_str(domain).to_owned()).collect(),
+        ),
         (None, _) => PlatformDomain::Absent,
     }
 }
@@ -127,7 +128,9 @@ pub async fn cluster_id(ctx: Arc<Context>) {
                     return std::future::pending().await;
                 }
             }
-            Err(error) => tracing::warn!("the UID of Namespace kube-system is not known: {}", message_of(&error)),
+            Err(error) => {
+                tracing::warn!("the UID of Namespace kube-system is not known: {}", message_of(&error))
+            }
         }
         tokio::time::sleep(jitter(RETRY * 5, 0.1)).await;
     }

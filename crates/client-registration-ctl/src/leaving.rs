@@ -6,10 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api_types::{
-    credentials::Eligibility,
-    enrolment::TargetKind,
-    gates::FeatureGates,
-    namespace_config::AuthbridgeConfig,
+    credentials::Eligibility, enrolment::TargetKind, gates::FeatureGates, namespace_config::AuthbridgeConfig,
     registration::annotation as own,
 };
 use controller_kit::watch::Key as ObjectKey;
@@ -53,7 +50,11 @@ pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Ne
     ctx.revisions.remove(unit);
     if let Some(secret) = secret.filter(|_| !ctx.settings.watch_secrets) {
         // Nobody tells when the garbage collector has begun.
-        let next = if secret.deleting.is_some() { finish(ctx, &secret.key.namespace, &secret.key.name).await? } else { None };
+        let next = if secret.deleting.is_some() {
+            finish(ctx, &secret.key.namespace, &secret.key.name).await?
+        } else {
+            None
+        };
         if secret.deleting.is_some() || !secret.owners.is_empty() {
             return Ok(Some(next.unwrap_or(RETRY)));
         }
@@ -107,7 +108,9 @@ pub async fn unenrol(
         return Ok(None);
     };
     let since = ctx.leaving.get_or_insert(unit.clone(), Instant::now());
-    if let Some(left) = ctx.settings.unregister_grace.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+    if let Some(left) =
+        ctx.settings.unregister_grace.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+    {
         return Ok(Some(left));
     }
     let in_use = !workloads.iter().all(|workload| workload.rolled_out)
@@ -198,7 +201,8 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
         Err(error @ (Error::Keycloak(_) | Error::Audience(_))) => {
             tracing::debug!(secret = format!("{namespace}/{name}"), "not deleted yet: {error}");
             if let Some(unit) = &secret.unit {
-                let waiting = Verdict::failing("CleanupPending", format!("the client is not deleted yet: {error}"));
+                let waiting =
+                    Verdict::failing("CleanupPending", format!("the client is not deleted yet: {error}"));
                 registration::report(ctx, &ctx.index.workloads_of(unit), &Report::new(waiting)).await?;
             }
             return Ok(Some(RETRY.min(left).max(STALE)));
@@ -255,7 +259,9 @@ fn trusted(ctx: &Context, place: &Place) -> Option<Server> {
     match ctx.trust().check(&place.url, &place.realm) {
         Ok(server) => Some(server),
         Err(refusal) => {
-            tracing::warn!("a credentials Secret names a Keycloak that is not trusted, it is left alone: {refusal}");
+            tracing::warn!(
+                "a credentials Secret names a Keycloak that is not trusted, it is left alone: {refusal}"
+            );
             None
         }
     }

@@ -183,7 +183,7 @@ impl OwnMetrics {
             )),
         };
         for state in UnitState::ALL {
-            own.workloads.get_or_create(&StateLabel { state: state.as_str() });
+            drop(own.workloads.get_or_create(&StateLabel { state: state.as_str() }));
         }
         own
     }
@@ -205,7 +205,8 @@ impl OwnMetrics {
         if before == state {
             return;
         }
-        let gauge = |state: UnitState| self.workloads.get_or_create(&StateLabel { state: state.as_str() }).clone();
+        let gauge =
+            |state: UnitState| self.workloads.get_or_create(&StateLabel { state: state.as_str() }).clone();
         if let Some(before) = before {
             gauge(before).dec();
         }

@@ -11,7 +11,12 @@ use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectM
 use kube::{Api, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::Deserialize;
 
-use crate::{annotation::PodsSeen, context::Context, error::Error, workload::{Workload, WorkloadKey}};
+use crate::{
+    annotation::PodsSeen,
+    context::Context,
+    error::Error,
+    workload::{Workload, WorkloadKey},
+};
 
 /// A Pod with nothing but its metadata and volumes.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -90,11 +95,15 @@ impl PodView {
             },
             None,
         );
-        of.name == workload.unit.name && of.kind == workload.kind.as_str() && of.group == workload.kind.group()
+        of.name == workload.unit.name
+            && of.kind == workload.kind.as_str()
+            && of.group == workload.kind.group()
     }
 
     fn names_secret(&self, secret: &str) -> bool {
-        let named = |map: &BTreeMap<String, String>| map.get(annotation::CREDENTIALS_SECRET).is_some_and(|name| name == secret);
+        let named = |map: &BTreeMap<String, String>| {
+            map.get(annotation::CREDENTIALS_SECRET).is_some_and(|name| name == secret)
+        };
         self.metadata.annotations.as_ref().is_some_and(named)
     }
 

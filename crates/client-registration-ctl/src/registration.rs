@@ -60,7 +60,8 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
             "gate globalEnabled or clientRegistration is off in ConfigMap kagenti-feature-gates: nothing is registered \
              or removed",
         );
-        let agents = workloads.into_iter().filter(|w| w.eligibility(&gates) == Eligibility::Register).collect();
+        let agents =
+            workloads.into_iter().filter(|w| w.eligibility(&gates) == Eligibility::Register).collect();
         return end(ctx, unit, &agents, Report::new(off), None).await;
     }
     let (mut eligible, others): (Vec<_>, Vec<_>) =
@@ -71,7 +72,8 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
     ctx.leaving.remove(unit);
     let provided: Vec<_> = eligible.extract_if(.., |workload| is_user_provided(workload)).collect();
     if !provided.is_empty() {
-        let own = Verdict::off("UserProvided", "the pod template names a Secret of its own with the credentials");
+        let own =
+            Verdict::off("UserProvided", "the pod template names a Secret of its own with the credentials");
         report(ctx, &provided, &Report::new(own)).await?;
     }
     let Some(primary) = eligible.first().cloned() else {
@@ -79,7 +81,10 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
         return Ok(None);
     };
     if secret.as_ref().is_some_and(|secret| secret.deleting.is_some()) {
-        let waiting = Verdict::pending(format!("Secret {} of an earlier workload is being deleted", unit.secret_name()));
+        let waiting = Verdict::pending(format!(
+            "Secret {} of an earlier workload is being deleted",
+            unit.secret_name()
+        ));
         return end(ctx, unit, &eligible, Report::new(waiting), None).await;
     }
     let subject = match resolve(ctx, &eligible, &primary)? {
@@ -333,7 +338,11 @@ async fn register(ctx: &Context, subject: &Subject) -> Result<Option<Duration>, 
         again = again.min(wait);
     }
     if delivered.rotated {
-        ctx.announcer.normal(primary, "CredentialsRotated", "the client has a new secret; Pods are replaced to get it");
+        ctx.announcer.normal(
+            primary,
+            "CredentialsRotated",
+            "the client has a new secret; Pods are replaced to get it",
+        );
     } else if delivered.first {
         let note = format!("client {} is registered in {}", subject.identity.client_id, config.server);
         ctx.announcer.normal(primary, "ClientRegistered", &note);
@@ -431,7 +440,8 @@ async fn credentials_of(
     }
     let rotated_for = asked.map(str::to_owned);
     // Some servers show asterisks in the place of a secret.
-    let shown = client.client.secret.clone().filter(|secret| !secret.expose().bytes().all(|byte| byte == b'*'));
+    let shown =
+        client.client.secret.clone().filter(|secret| !secret.expose().bytes().all(|byte| byte == b'*'));
     let secret = match shown {
         Some(secret) => Some(secret),
         None => ctx.keycloak.secret(server, uuid).await?,

@@ -64,8 +64,12 @@ impl SecretMeta {
     /// Compacts metadata. `None` without namespace or name.
     pub fn of(metadata: ObjectMeta) -> Option<Self> {
         let key = Key::new(metadata.namespace?, metadata.name?);
-        let annotations: BTreeMap<String, String> =
-            metadata.annotations.into_iter().flatten().filter(|(key, _)| key.starts_with("kagenti.io/")).collect();
+        let annotations: BTreeMap<String, String> = metadata
+            .annotations
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with("kagenti.io/"))
+            .collect();
         let owners = metadata.owner_references.unwrap_or_default();
         let named = annotations
             .get(annotation::WORKLOAD)
@@ -131,7 +135,11 @@ pub struct SecretLink(pub String);
 
 fn place(annotations: &BTreeMap<String, String>) -> Option<Place> {
     let get = |key| annotations.get(key).filter(|value| !value.is_empty()).cloned();
-    Some(Place { url: get(annotation::URL)?, realm: get(annotation::REALM)?, uuid: get(annotation::CLIENT_UUID)? })
+    Some(Place {
+        url: get(annotation::URL)?,
+        realm: get(annotation::REALM)?,
+        uuid: get(annotation::CLIENT_UUID)?,
+    })
 }
 
 fn previous(annotations: &BTreeMap<String, String>) -> Vec<Place> {
@@ -206,7 +214,9 @@ pub fn plan(live: Option<&ApiSecret>, wanted: &Wanted<'_>, now: Timestamp) -> Pl
         (CLIENT_SECRET_KEY, wanted.secret.map_or(UNUSED, Secret::expose)),
     ];
     let held = |key: &str| {
-        live.and_then(|live| live.data.as_ref()).and_then(|data| data.get(key)).map(|value| value.0.as_slice())
+        live.and_then(|live| live.data.as_ref())
+            .and_then(|data| data.get(key))
+            .map(|value| value.0.as_slice())
     };
     let same_data = data.iter().all(|(key, value)| held(key) == Some(value.as_bytes()));
     let revision = match live {
@@ -263,7 +273,8 @@ pub fn plan(live: Option<&ApiSecret>, wanted: &Wanted<'_>, now: Timestamp) -> Pl
         && owned.iter().all(|key| annotations.get(*key) == next.get(key))
         && has_label(meta)
         && has_finalizer(meta) == wanted.finalizer
-        && meta.is_some_and(|meta| covers_owners(meta.owner_references.as_deref().unwrap_or_default(), &owners));
+        && meta
+            .is_some_and(|meta| covers_owners(meta.owner_references.as_deref().unwrap_or_default(), &owners));
     if same {
         return Plan::Keep { revision };
     }
@@ -318,7 +329,8 @@ fn has_label(meta: Option<&ObjectMeta>) -> bool {
 }
 
 fn has_finalizer(meta: Option<&ObjectMeta>) -> bool {
-    meta.and_then(|meta| meta.finalizers.as_ref()).is_some_and(|names| names.iter().any(|name| name == FINALIZER))
+    meta.and_then(|meta| meta.finalizers.as_ref())
+        .is_some_and(|names| names.iter().any(|name| name == FINALIZER))
 }
 
 /// A Secret of the operator this product replaces that holds this client id (§6.4).
@@ -400,7 +412,10 @@ mod tests {
         assert_eq!(data["client-secret.txt"].0, b"s3cret");
         let owner = &secret.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.controller, owner.block_owner_deletion), (Some(false), Some(false)));
-        assert_eq!(secret.metadata.annotations.as_ref().unwrap()["kagenti.io/workload"], "team1/Deployment/w");
+        assert_eq!(
+            secret.metadata.annotations.as_ref().unwrap()["kagenti.io/workload"],
+            "team1/Deployment/w"
+        );
         assert_eq!(case().plan(Some(&secret), at(99)), Plan::Keep { revision: 1 }, "zero writes at rest");
         let meta = SecretMeta::of(secret.metadata).unwrap();
         assert_eq!(meta.unit, Some(case().unit));
@@ -460,7 +475,8 @@ mod tests {
     #[case(json!({"kagenti.io/credentials-managed": "false"}), true)]
     #[case(json!({"kagenti.io/credentials-managed": "true"}), false)]
     fn a_secret_that_is_kept(#[case] annotations: Value, #[case] kept: bool) {
-        let live: ApiSecret = serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap();
+        let live: ApiSecret =
+            serde_json::from_value(json!({"metadata": {"annotations": annotations}})).unwrap();
         assert_eq!(case().plan(Some(&live), at(1)) == Plan::Leave, kept);
     }
 

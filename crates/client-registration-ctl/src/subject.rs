@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use api_types::{
-    credentials,
-    injection::PodFacts,
-    registration::annotation as own,
-};
+use api_types::{credentials, injection::PodFacts, registration::annotation as own};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -107,7 +103,9 @@ impl Subject {
         let gates = ctx.gates().ok()?;
         let shares = !other.deleting
             && other.eligibility(&gates) == credentials::Eligibility::Register
-            && identity_of(ctx, &other).ok()?.is_ok_and(|identity| identity.client_id == self.identity.client_id);
+            && identity_of(ctx, &other)
+                .ok()?
+                .is_ok_and(|identity| identity.client_id == self.identity.client_id);
         (shares && other.age() < self.primary.age()).then_some(mark)
     }
 
@@ -146,10 +144,7 @@ fn hash(ctx: &Context, config: &Config, identity: &Identity, cluster_id: &str) -
 
 /// Revision that Pods of these workloads may know, from their templates.
 pub fn used_revision(ctx: &Context, unit: &Unit, workloads: &[Arc<Workload>]) -> u64 {
-    let of_templates = workloads.iter().filter_map(|workload| workload.annotations.get(own::TEMPLATE_REVISION));
-    of_templates
-        .filter_map(|text| text.parse().ok())
-        .chain(ctx.revisions.get(unit))
-        .max()
-        .unwrap_or(0)
+    let of_templates =
+        workloads.iter().filter_map(|workload| workload.annotations.get(own::TEMPLATE_REVISION));
+    of_templates.filter_map(|text| text.parse().ok()).chain(ctx.revisions.get(unit)).max().unwrap_or(0)
 }

@@ -37,7 +37,9 @@ fn options(ctx: &Context, kind: &'static str, source: Source, namespace: Option<
     let counts = |trouble| trouble != TroubleKind::Expired;
     let options = ctx.sources.note_troubles(WatchOptions::new(kind), source, namespace, counts);
     match source {
-        Source::Workloads(TargetKind::Sandbox) | Source::Runtimes | Source::Admin => options.degrade_when_refused(),
+        Source::Workloads(TargetKind::Sandbox) | Source::Runtimes | Source::Admin => {
+            options.degrade_when_refused()
+        }
         Source::Workloads(_) | Source::Secrets => options,
     }
 }
@@ -151,8 +153,9 @@ async fn sandboxes(ctx: Arc<Context>) {
         ctx.sources.looked_for(Source::Workloads(TargetKind::Sandbox), &scopes, version.is_some());
     };
     let watch = |version| {
-        let each =
-            |namespace: &Option<String>| workloads(ctx.clone(), TargetKind::Sandbox, version, namespace.clone());
+        let each = |namespace: &Option<String>| {
+            workloads(ctx.clone(), TargetKind::Sandbox, version, namespace.clone())
+        };
         join_all(scopes.iter().map(each))
     };
     SANDBOXES.follow(&ctx.client, found, watch).await;
@@ -191,7 +194,8 @@ async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
             }
         }
         Step::Listed(seen) => {
-            for gone in ctx.index.runtimes.retain(|key: &ObjectKey| covers(namespace, &key.namespace), &seen) {
+            for gone in ctx.index.runtimes.retain(|key: &ObjectKey| covers(namespace, &key.namespace), &seen)
+            {
                 wake_target(ctx, &gone);
             }
             ctx.sources.synced(Source::Runtimes, namespace);

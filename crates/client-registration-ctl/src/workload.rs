@@ -11,9 +11,7 @@ use api_types::{
 };
 use controller_kit::index::Entry;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
 use serde::{Deserialize, Serialize};
 
@@ -266,7 +264,10 @@ impl Workload {
 
     /// The Secret that its template names.
     pub fn template_secret(&self) -> Option<&str> {
-        self.annotations.get(annotation::CREDENTIALS_SECRET).map(String::as_str).filter(|name| !name.is_empty())
+        self.annotations
+            .get(annotation::CREDENTIALS_SECRET)
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
     }
 
     /// The revision that its template names.

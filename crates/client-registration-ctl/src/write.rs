@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use api_types::{AgentRuntime, enrolment::TargetKind, registration::{FINALIZER, MANAGER}};
+use api_types::{
+    AgentRuntime,
+    enrolment::TargetKind,
+    registration::{FINALIZER, MANAGER},
+};
 use controller_kit::{
     apply::{self, FieldManager},
     controller::PassError,
@@ -39,7 +43,10 @@ fn secrets(ctx: &Context, namespace: &str) -> Api<ApiSecret> {
     Api::namespaced(ctx.client.clone(), namespace)
 }
 
-fn store(ctx: &Context, meta: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<SecretMeta> {
+fn store(
+    ctx: &Context,
+    meta: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<SecretMeta> {
     let meta = SecretMeta::of(meta)?;
     // Something newer may have arrived by the watch meanwhile.
     let _ = ctx.index.secrets.upsert(meta.clone());
@@ -171,7 +178,8 @@ pub async fn is_alive(ctx: &Context, workload: &Workload) -> Result<bool, Error>
     let live = api.get_metadata_opt(&unit.name).await;
     let live = live.map_err(PassError::api("read", workload.key.to_string()))?;
     Ok(live.is_some_and(|live| {
-        live.metadata.uid.as_deref() == Some(workload.uid.as_str()) && live.metadata.deletion_timestamp.is_none()
+        live.metadata.uid.as_deref() == Some(workload.uid.as_str())
+            && live.metadata.deletion_timestamp.is_none()
     }))
 }
 
@@ -233,7 +241,8 @@ pub async fn report(ctx: &Context, runtime: &Arc<Runtime>, report: &Report) -> R
         }
         Err(error) if apply::is_not_found(&error) => Ok(()),
         Err(error) => {
-            Err(PassError::api("write", format!("the status of AgentRuntime {namespace}/{name}"))(error).into())
+            Err(PassError::api("write", format!("the status of AgentRuntime {namespace}/{name}"))(error)
+                .into())
         }
     }
 }

@@ -65,7 +65,9 @@ impl RestClient {
     /// call: a server that answers 500 to one odd object is not down.
     pub async fn send(&self, request: &Request) -> Result<Response, CallError> {
         if request.bad_header {
-            return Err(CallError::Request("a header value has characters that HTTP does not allow".to_owned()));
+            return Err(CallError::Request(
+                "a header value has characters that HTTP does not allow".to_owned(),
+            ));
         }
         let url = request.endpoint.url(&request.base)?;
         let options = &self.inner.options;
@@ -138,9 +140,8 @@ impl RestClient {
         }
         if servers.len() >= SERVERS {
             let now = Instant::now();
-            servers.retain(|_, server| {
-                Arc::strong_count(server) > 1 || server.breaker.open_for(now).is_some()
-            });
+            servers
+                .retain(|_, server| Arc::strong_count(server) > 1 || server.breaker.open_for(now).is_some());
         }
         let rate = self.inner.options.rate;
         let server = Arc::new(Server {

@@ -102,7 +102,10 @@ mod tests {
     #[case(".")]
     #[case("..")]
     fn segments_that_would_be_resolved_are_refused(#[case] segment: &str) {
-        assert!(matches!(Endpoint::new("x").segments(["a", segment, "b"]).url(&base()), Err(CallError::Path)));
+        assert!(matches!(
+            Endpoint::new("x").segments(["a", segment, "b"]).url(&base()),
+            Err(CallError::Path)
+        ));
     }
 
     #[test]

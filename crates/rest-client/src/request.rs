@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn forms_and_basic_are_encoded() {
-        let request = request().basic("spiffe://d/x", &Secret::from("a:b c")).form([("a", "1&2"), ("b", " ü")]);
+        let request =
+            request().basic("spiffe://d/x", &Secret::from("a:b c")).form([("a", "1&2"), ("b", " ü")]);
         assert_eq!(request.body.as_deref(), Some(b"a=1%262&b=+%C3%BC".as_slice()));
         let value = request.headers.get(AUTHORIZATION).expect("header");
         let encoded = value.to_str().expect("text").strip_prefix("Basic ").expect("scheme");

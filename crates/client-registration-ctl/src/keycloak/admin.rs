@@ -115,11 +115,7 @@ mod tests {
     #[case(AdminAuth::Password, &[("password", "p")], Err("username"))]
     #[case(AdminAuth::ClientCredentials, &[("client-id", "i"), ("client-secret", "s")], Ok(()))]
     #[case(AdminAuth::ClientCredentials, &[("username", "u"), ("password", "p")], Err("client-id"))]
-    fn keys(
-        #[case] auth: AdminAuth,
-        #[case] pairs: &[(&str, &str)],
-        #[case] expected: Result<(), &str>,
-    ) {
+    fn keys(#[case] auth: AdminAuth, #[case] pairs: &[(&str, &str)], #[case] expected: Result<(), &str>) {
         let read = AdminCredentials::read(auth, &data(pairs), "1".to_owned());
         match expected {
             Ok(()) => assert!(read.is_ok()),

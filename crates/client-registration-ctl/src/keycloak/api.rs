@@ -1,6 +1,11 @@
 //! The calls of client-registration §5.3. Each needs a [`Server`], which only the trust check makes.
 
-use std::{collections::HashMap, hash::Hash, sync::{Arc, Mutex, PoisonError}, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Method, header::LOCATION};
 use rest_client::{Endpoint, Request, Response, RestClient, Secret};
@@ -178,7 +183,8 @@ impl Keycloak {
         collection: &str,
         body: &Value,
     ) -> Result<Created, KeycloakError> {
-        let request = Request::post(server.base(), Self::endpoint(server, operation, [collection])).json(body);
+        let request =
+            Request::post(server.base(), Self::endpoint(server, operation, [collection])).json(body);
         let answer = self.call(server, operation, &request).await?;
         match answer.status() {
             200..300 => Ok(Created::Made(answer.header(LOCATION).and_then(last_segment))),
@@ -438,7 +444,8 @@ impl Keycloak {
         }
         let endpoint = Endpoint::new(SERVER_INFO.0).segments(["admin", "serverinfo"]);
         let request = Request::get(server.base(), endpoint).body_limit(LIST_LIMIT);
-        let info: Arc<ServerInfo> = Arc::new(self.read(server, SERVER_INFO, &request).await?.unwrap_or_default());
+        let info: Arc<ServerInfo> =
+            Arc::new(self.read(server, SERVER_INFO, &request).await?.unwrap_or_default());
         *cell = Some((Instant::now(), info.clone()));
         Ok(info)
     }

@@ -4,7 +4,9 @@ use rest_client::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::attributes::{ADOPTED, Attributes, CLUSTER_ID, GRANT_PROFILE, MANAGED_BY, MANAGER, WORKLOAD, WorkloadMark};
+use super::attributes::{
+    ADOPTED, Attributes, CLUSTER_ID, GRANT_PROFILE, MANAGED_BY, MANAGER, WORKLOAD, WorkloadMark,
+};
 use crate::settings::{ClientAuth, ConflictPolicy, GrantProfile};
 
 const TOKEN_EXCHANGE: &str = "standard.token.exchange.enabled";

@@ -39,9 +39,7 @@ pub enum KeycloakError {
         state: &'static str,
     },
     /// The certificate is not trusted.
-    #[error(
-        "no trusted TLS connection to Keycloak: {0}; add the certificate's CA with --keycloak-ca-file"
-    )]
+    #[error("no trusted TLS connection to Keycloak: {0}; add the certificate's CA with --keycloak-ca-file")]
     Tls(String),
     /// No answer, or one that may be another later.
     #[error("cannot {operation}: {detail}")]
@@ -111,7 +109,10 @@ impl KeycloakError {
             429 | 500.. => Self::Transient { operation, detail: detail() },
             300..400 => Self::Rejected {
                 operation,
-                detail: format!("HTTP {} (a redirect, which is not followed): correct the URL", answer.status()),
+                detail: format!(
+                    "HTTP {} (a redirect, which is not followed): correct the URL",
+                    answer.status()
+                ),
             },
             _ => Self::Rejected { operation, detail: detail() },
         }

@@ -218,7 +218,10 @@ mod tests {
     fn colliding_names_have_a_way_out() {
         let (one, other) = (names("a-b", "c"), names("a", "b-c"));
         assert_eq!(one.0, other.0);
-        assert_eq!((one.1.as_str(), other.1.as_str()), ("agent-a-b-c-aud-e5a15f6d", "agent-a-b-c-aud-5855464f"));
+        assert_eq!(
+            (one.1.as_str(), other.1.as_str()),
+            ("agent-a-b-c-aud-e5a15f6d", "agent-a-b-c-aud-5855464f")
+        );
     }
 
     #[test]
@@ -273,7 +276,8 @@ mod tests {
     }
 
     fn repaired(mappers: Vec<Mapper>) -> Vec<String> {
-        let steps = desired().repair(&Scope { name: "n".into(), protocol_mappers: mappers, ..Scope::default() });
+        let steps =
+            desired().repair(&Scope { name: "n".into(), protocol_mappers: mappers, ..Scope::default() });
         steps
             .into_iter()
             .map(|step| match step {

@@ -183,12 +183,12 @@ impl Tokens {
         if !answer.is_success() {
             return Err(refusal(OPERATION, realm, &answer));
         }
-        let token = answer
-            .json::<TokenAnswer>()
-            .filter(|token| !token.access_token.is_empty())
-            .ok_or_else(|| KeycloakError::Rejected {
-                operation: OPERATION,
-                detail: "the answer holds no access token: is KEYCLOAK_URL a Keycloak?".to_owned(),
+        let token =
+            answer.json::<TokenAnswer>().filter(|token| !token.access_token.is_empty()).ok_or_else(|| {
+                KeycloakError::Rejected {
+                    operation: OPERATION,
+                    detail: "the answer holds no access token: is KEYCLOAK_URL a Keycloak?".to_owned(),
+                }
             })?;
         let session = token
             .refresh_token

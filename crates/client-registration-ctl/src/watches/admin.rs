@@ -45,7 +45,9 @@ pub(super) async fn run(ctx: Arc<Context>) {
         let why = read.as_ref().err().cloned();
         if ctx.keycloak.admin().set(read) {
             if let Some(why) = why {
-                tracing::warn!("Secret {namespace}/{name} {why}: agents are not registered until that changes");
+                tracing::warn!(
+                    "Secret {namespace}/{name} {why}: agents are not registered until that changes"
+                );
             }
             ctx.wake_namespaces();
             ctx.wake_all(None);

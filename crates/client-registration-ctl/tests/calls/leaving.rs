@@ -1,0 +1,185 @@
+//! Workloads that go or are agents no more (client-registration §10).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::stage::Stage;
+
+const POD: &str = "/api/v1/namespaces/team1/pods/w-1";
+
+/// Scenario 15.
+#[tokio::test]
+async fn a_deleted_workload_takes_client_and_scope_along() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    stage.remove_deployment("w");
+    stage.pass("w").await;
+    assert!(stage.keycloak.client("team1/w").is_some(), "the garbage collector comes first");
+    stage.delete_secret("w");
+    stage.finish("w").await;
+    assert_eq!(stage.keycloak.client("team1/w"), None);
+    assert_eq!(stage.keycloak.scope("agent-team1-w-aud"), None);
+    assert!(!stage.has(&Stage::secret_path("w")));
+    assert!(stage.keycloak.client("kagenti").is_some());
+}
+
+/// Scenario 15: a client that was there before stays, and so does every client with `Retain`.
+#[tokio::test]
+async fn what_was_there_before_stays() {
+    let stage = Stage::new().await;
+    stage.keycloak.add_client(json!({"clientId": "team1/w", "attributes": {}}));
+    stage.agent("w");
+    stage.pass("w").await;
+    assert!(stage.events().await.contains(&"ClientAdopted w".to_owned()));
+    // Also when somebody puts the finalizer on.
+    stage.change_secret("w", json!({"metadata": {"finalizers": ["kagenti.io/keycloak-client"]}}));
+    stage.remove_deployment("w");
+    stage.delete_secret("w");
+    stage.finish("w").await;
+    assert!(stage.keycloak.client("team1/w").is_some());
+
+    let stage = Stage::with(&["--client-deletion-policy=Retain"]).await;
+    stage.agent("w");
+    stage.pass("w").await;
+    assert_eq!(stage.object(&Stage::secret_path("w"))["metadata"]["finalizers"], json!([]));
+}
+
+/// Two workloads with one ServiceAccount: the client stays for the other one.
+#[tokio::test]
+async fn a_shared_client_stays_for_the_other() {
+    let stage = Stage::new().await;
+    stage.ctx.set_domain(client_registration_ctl::identity::PlatformDomain::Known("d".into()));
+    let account = json!({"spec": {"template": {"spec": {"serviceAccountName": "sa"}}}});
+    for name in ["a", "b"] {
+        stage.deployment(name, account.clone());
+        stage.pass(name).await;
+    }
+    stage.remove_deployment("a");
+    stage.delete_secret("a");
+    stage.finish("a").await;
+    assert!(stage.keycloak.client("spiffe://d/ns/team1/sa/sa").is_some());
+    assert!(!stage.has(&Stage::secret_path("a")));
+    stage.pass("b").await;
+    stage.remove_deployment("b");
+    stage.ctx.index.secrets.remove(&controller_kit::watch::Key::new("team1", Stage::unit("a").secret_name()));
+    stage.delete_secret("b");
+    stage.finish("b").await;
+    assert_eq!(stage.keycloak.client("spiffe://d/ns/team1/sa/sa"), None);
+}
+
+/// Scenario 16: a namespace never hangs for a Keycloak that is down.
+#[tokio::test]
+async fn an_outage_holds_a_deletion_up_for_a_while_only() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    stage.remove_deployment("w");
+    // The stage's clock stands at the epoch.
+    stage.delete_secret("w");
+    stage.keycloak.world().standing.push(("/admin", 403, "{}"));
+    assert!(stage.finish("w").await.is_some_and(|wait| wait <= Duration::from_secs(10)));
+    assert!(stage.has(&Stage::secret_path("w")));
+    stage.change_secret("w", json!({"metadata": {"deletionTimestamp": "1969-12-31T23:00:00Z"}}));
+    assert_eq!(stage.finish("w").await, None);
+    assert!(!stage.has(&Stage::secret_path("w")));
+    let metrics = stage.ctx.watches.metrics.openmetrics().unwrap();
+    assert!(metrics.contains("client_registration_orphans_total 1"), "{metrics}");
+}
+
+/// Scenario 17: after the grace, and not while a Pod still mounts the Secret.
+#[tokio::test]
+async fn an_agent_no_more_loses_its_client_when_no_pod_uses_it() {
+    let stage = Stage::with(&["--unregister-grace=0s"]).await;
+    stage.agent("w");
+    stage.pass("w").await;
+    let secret = Stage::unit("w").secret_name();
+    stage.put(POD, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "w-1"},
+        "spec": {"volumes": [{"name": secret, "secret": {"secretName": secret}}]}, "status": {"phase": "Running"}}));
+    stage.deployment(
+        "w",
+        json!({"spec": {"template": {"metadata": {"labels": {"kagenti.io/type": null, "app": "w"}}}}}),
+    );
+    assert!(stage.pass("w").await.is_some());
+    assert!(stage.has(&Stage::secret_path("w")));
+    stage.remove_unseen(POD);
+    stage.pass("w").await;
+    assert!(!stage.has(&Stage::secret_path("w")), "deleted; a real server keeps it for the finalizer");
+    assert!(stage.events().await.contains(&"ClientDeregistered w".to_owned()));
+}
+
+/// Scenario 17: back within the grace, nothing has happened.
+#[tokio::test]
+async fn the_grace_keeps_everything() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    let secret = stage.object(&Stage::secret_path("w"));
+    stage.deployment(
+        "w",
+        json!({"spec": {"template": {"metadata": {"labels": {"kagenti.io/type": "other"}}}}}),
+    );
+    let left = stage.pass("w").await.unwrap();
+    assert!(left > Duration::from_secs(200) && left <= Duration::from_secs(300), "{left:?}");
+    stage.deployment(
+        "w",
+        json!({"spec": {"template": {"metadata": {"labels": {"kagenti.io/type": "agent"}}}}}),
+    );
+    stage.pass("w").await;
+    assert_eq!(stage.object(&Stage::secret_path("w")), secret);
+    assert_eq!(stage.ctx.leaving.get(&Stage::unit("w")), None);
+}
+
+/// §10: a gate never removes anything.
+#[tokio::test]
+async fn a_gate_removes_nothing() {
+    let stage = Stage::with(&["--unregister-grace=0s"]).await;
+    stage.gates("injectTools: true");
+    stage.deployment(
+        "w",
+        json!({"spec": {"template": {"metadata": {"labels": {"kagenti.io/type": "tool"}}}}}),
+    );
+    stage.pass("w").await;
+    assert!(stage.has(&Stage::secret_path("w")));
+    for gates in ["injectTools: false", "globalEnabled: false", "clientRegistration: false"] {
+        stage.gates(gates);
+        stage.pass("w").await;
+        assert!(stage.has(&Stage::secret_path("w")), "{gates}");
+        assert!(stage.keycloak.client("team1/w").is_some(), "{gates}");
+    }
+}
+
+/// §10: opting in to registration inside the Pod is a release: the client stays, without our marks.
+#[tokio::test]
+async fn a_released_client_stays_without_marks() {
+    let stage = Stage::with(&["--unregister-grace=0s"]).await;
+    stage.agent("w");
+    stage.pass("w").await;
+    let legacy = json!({"kagenti.io/client-registration-inject": "true"});
+    stage.deployment("w", json!({"spec": {"template": {"metadata": {"labels": legacy}}}}));
+    stage.pass("w").await;
+    let client = stage.keycloak.client("team1/w").unwrap();
+    assert_eq!(client["attributes"]["kagenti.cluster-id"], "");
+    assert_eq!(client["attributes"]["kagenti.workload"], "");
+    assert!(!stage.has(&Stage::secret_path("w")));
+}
+
+/// §15: deleted and made again quickly: the old Secret goes first.
+#[tokio::test]
+async fn a_workload_made_anew_waits_for_the_old_secret() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    let old = stage.credential("w", "client-secret.txt");
+    stage.remove_deployment("w");
+    stage.delete_secret("w");
+    stage.deployment("w", json!({"metadata": {"uid": "uid-2"}}));
+    stage.keycloak.take();
+    stage.pass("w").await;
+    assert!(stage.keycloak.take().is_empty(), "not before the old one is gone");
+    stage.finish("w").await;
+    stage.ctx.index.secrets.remove(&controller_kit::watch::Key::new("team1", Stage::unit("w").secret_name()));
+    stage.pass("w").await;
+    assert_ne!(stage.credential("w", "client-secret.txt"), old);
+}
