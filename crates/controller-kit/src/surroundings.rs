@@ -127,7 +127,8 @@ struct NamespaceMeta {
 impl Namespace {
     fn is_enabled(&self) -> bool {
         self.meta.as_ref().is_some_and(|meta| {
-            !meta.terminating && meta.labels.get(label::NAMESPACE_ENABLED).is_some_and(|value| value == "true")
+            !meta.terminating
+                && meta.labels.get(label::NAMESPACE_ENABLED).is_some_and(|value| value == "true")
         })
     }
 
@@ -302,14 +303,14 @@ impl Surroundings {
         let mut inner = self.write();
         match input {
             Input::Gates => {
-                let parsed = data.map_or_else(|| Ok(Parsed::default()), |data| FeatureGates::from_data(&data));
+                let parsed =
+                    data.map_or_else(|| Ok(Parsed::default()), |data| FeatureGates::from_data(&data));
                 let parsed = kept_on_error(configmap::FEATURE_GATES, parsed);
                 parsed.is_some_and(|gates| std::mem::replace(&mut inner.gates, gates) != gates)
             }
             Input::Platform => {
                 let text = data.and_then(|mut data| data.remove(configmap::CONFIG_KEY));
-                let parsed =
-                    text.map_or_else(|| Ok(Parsed::default()), |text| PlatformConfig::parse(&text));
+                let parsed = text.map_or_else(|| Ok(Parsed::default()), |text| PlatformConfig::parse(&text));
                 let Some(platform) = kept_on_error(configmap::PLATFORM, parsed) else { return false };
                 let changed = *inner.platform != platform;
                 inner.platform = Arc::new(platform);
@@ -437,9 +438,10 @@ mod tests {
         // What does not parse changes nothing.
         assert!(!around.put_config(Input::Platform, "kagenti-system", Some(data("config.yaml", ": ["))));
         assert_eq!(account(&around, None), "default");
-        assert_eq!(around.retain_config(Input::Platform, Some("kagenti-system"), &HashSet::new()), [
-            "kagenti-system"
-        ]);
+        assert_eq!(
+            around.retain_config(Input::Platform, Some("kagenti-system"), &HashSet::new()),
+            ["kagenti-system"]
+        );
         assert_eq!(account(&around, None), "weather");
         let gates = data("feature-gates.yaml", "globalEnabled: false\n");
         assert!(around.put_config(Input::Gates, "kagenti-system", Some(gates)));

@@ -29,7 +29,11 @@ pub fn experiment_failed(ctx: &Context, workload: &Workload, problem: &Problem) 
     let code = problem.code.as_str();
     if ctx.tracks.with(workload, |track| track.say(code, Instant::now())) {
         tracing::warn!(workload = %workload.key, "{problem}");
-        publish(ctx, workload, NewEvent::warning("MLflowExperimentFailed", "CreateExperiment", problem.to_string()));
+        publish(
+            ctx,
+            workload,
+            NewEvent::warning("MLflowExperimentFailed", "CreateExperiment", problem.to_string()),
+        );
     }
 }
 

@@ -73,7 +73,10 @@ async fn attempt(ctx: &Context, workload: &Arc<Workload>, mode: Mode) -> Result<
             State::Synced => {}
             State::Pending => return Err(Error::NotSynced("mlflows")),
             State::Troubled(why) => {
-                return Ok(Done::with(unavailable(&format!("MLflow objects cannot be read: {why}")), Some(BLOCKED)));
+                return Ok(Done::with(
+                    unavailable(&format!("MLflow objects cannot be read: {why}")),
+                    Some(BLOCKED),
+                ));
             }
         }
     }
@@ -133,7 +136,9 @@ fn problem_report(problem: &Problem, recorded: &Values) -> Option<Report> {
     match (problem.code, problem.code.pace()) {
         (_, Pace::Transient) if recorded.get(Field::ExperimentId).is_some() => None,
         (_, Pace::Transient) => Some(Report::new(reason::PENDING, format!("{problem}; it is tried again"))),
-        (Code::ExperimentNameTaken, _) => Some(Report::new(reason::EXPERIMENT_NAME_TAKEN, problem.to_string())),
+        (Code::ExperimentNameTaken, _) => {
+            Some(Report::new(reason::EXPERIMENT_NAME_TAKEN, problem.to_string()))
+        }
         _ => Some(Report::new(reason::EXPERIMENT_FAILED, problem.to_string())),
     }
 }
@@ -155,17 +160,19 @@ async fn on_server(
         Err(error) => return Ok(Err(Problem::new(Code::InvalidRequest, error.to_string()).into())),
     };
     let rules = rules(ctx, workload, mode);
-    let mut desired = Values::default().with(Field::TrackingUri, &server.text).with(Field::ExperimentName, &name);
+    let mut desired =
+        Values::default().with(Field::TrackingUri, &server.text).with(Field::ExperimentName, &name);
     desired.set(Field::TrackingAuth, usage.auth.clone());
     let before = env::plan(&workload.containers, recorded, &desired, rules);
     if before.configured == 0 {
         return user_managed(ctx, workload, &before).await.map(Ok);
     }
     let identity = Identity { server: server.url.clone(), workspaces: usage.workspaces, name };
-    let experiment = match experiment(ctx, workload, server, &usage, identity, (recorded, &desired, rules)).await {
-        Ok(experiment) => experiment,
-        Err(failure) => return Ok(Err(failure)),
-    };
+    let experiment =
+        match experiment(ctx, workload, server, &usage, identity, (recorded, &desired, rules)).await {
+            Ok(experiment) => experiment,
+            Err(failure) => return Ok(Err(failure)),
+        };
     desired.set(Field::ExperimentId, Some(experiment.id.clone()));
     apply(ctx, workload, mode, &usage, &desired, &experiment).await.map(Ok)
 }
@@ -422,7 +429,14 @@ async fn template(
 /// The experiment, and who may use it, are the same for both.
 fn is_same_question(live: &Workload, before: &Workload) -> bool {
     let asked = |w: &Workload| {
-        (w.uid.clone(), w.deleting, w.type_label.clone(), w.inject.clone(), w.experiment.clone(), w.service_account.clone())
+        (
+            w.uid.clone(),
+            w.deleting,
+            w.type_label.clone(),
+            w.inject.clone(),
+            w.experiment.clone(),
+            w.service_account.clone(),
+        )
     };
     asked(live) == asked(before)
 }

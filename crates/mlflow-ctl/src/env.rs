@@ -211,7 +211,8 @@ pub fn owner(field: Field, held: &Held, recorded: &Values, desired: &Values) -> 
 
 /// Two spellings of one address are one address (MLflow §4).
 fn says(field: Field, value: &str, wanted: Option<&str>) -> bool {
-    wanted.is_some_and(|wanted| value == wanted || (field == Field::TrackingUri && same_address(value, wanted)))
+    wanted
+        .is_some_and(|wanted| value == wanted || (field == Field::TrackingUri && same_address(value, wanted)))
 }
 
 /// Equal in the normal form of addresses.

@@ -79,9 +79,7 @@ fn names(owner: &OwnerReference, workload: &Workload) -> bool {
 fn owners(now: &[OwnerReference], workload: &Workload) -> Option<Vec<OwnerReference>> {
     let wanted = workload.owner_reference();
     let right = |owner: &OwnerReference| {
-        owner.uid == wanted.uid
-            && owner.block_owner_deletion != Some(true)
-            && owner.controller != Some(true)
+        owner.uid == wanted.uid && owner.block_owner_deletion != Some(true) && owner.controller != Some(true)
     };
     let stale = |owner: &OwnerReference| names(owner, workload) && !right(owner);
     if now.iter().any(right) && !now.iter().any(stale) {
@@ -278,7 +276,10 @@ mod tests {
         workload(WorkloadKind::Deployment, json!({}))
     }
 
-    fn changed<T: serde::Serialize + serde::de::DeserializeOwned>(object: T, change: impl FnOnce(&mut Value)) -> T {
+    fn changed<T: serde::Serialize + serde::de::DeserializeOwned>(
+        object: T,
+        change: impl FnOnce(&mut Value),
+    ) -> T {
         let mut value = serde_json::to_value(object).unwrap();
         value["metadata"]["uid"] = json!("r1");
         value["metadata"]["resourceVersion"] = json!("5");
@@ -343,7 +344,10 @@ mod tests {
     fn edited_subjects_are_put_back(#[case] subjects: Value) {
         let step = binding_with(|binding| binding["subjects"] = subjects);
         let Step::Update(patch) = step else { panic!("{step:?}") };
-        assert_eq!(patch["subjects"], json!([{"kind": "ServiceAccount", "name": "weather-sa", "namespace": "team1"}]));
+        assert_eq!(
+            patch["subjects"],
+            json!([{"kind": "ServiceAccount", "name": "weather-sa", "namespace": "team1"}])
+        );
     }
 
     /// Older releases bound a ClusterRole; a roleRef cannot be changed.
@@ -367,10 +371,14 @@ mod tests {
     /// The label or the owner makes it ours; what is missing comes back.
     #[test]
     fn a_missing_mark_comes_back() {
-        let Step::Update(patch) = role_with(|role| role["metadata"]["labels"] = json!({"x": "y"})) else { panic!() };
+        let Step::Update(patch) = role_with(|role| role["metadata"]["labels"] = json!({"x": "y"})) else {
+            panic!()
+        };
         assert_eq!(patch["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "kagenti-operator"}));
         assert!(patch.get("rules").is_none());
-        let Step::Update(patch) = role_with(|role| role["metadata"]["ownerReferences"] = json!([])) else { panic!() };
+        let Step::Update(patch) = role_with(|role| role["metadata"]["ownerReferences"] = json!([])) else {
+            panic!()
+        };
         assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "uid-1");
     }
 

@@ -137,7 +137,11 @@ pub async fn ensure(
     Ok(Granted::Done(wrote))
 }
 
-async fn ensure_one<K: Kind>(ctx: &Context, workload: &Workload, desired: &Desired<'_>) -> Result<Granted, Error> {
+async fn ensure_one<K: Kind>(
+    ctx: &Context,
+    workload: &Workload,
+    desired: &Desired<'_>,
+) -> Result<Granted, Error> {
     let key = &workload.key;
     let api = Api::<K::Object>::namespaced(ctx.client.clone(), &key.namespace);
     let object = || format!("{} {}/{}", K::NAME, key.namespace, desired.name);
@@ -148,13 +152,16 @@ async fn ensure_one<K: Kind>(ctx: &Context, workload: &Workload, desired: &Desir
             Step::Foreign => return Ok(Granted::Foreign(object())),
             Step::Create => {
                 ctx.may_write()?;
-                let params = PostParams { field_manager: Some(MANAGER.as_str().to_owned()), ..PostParams::default() };
+                let params =
+                    PostParams { field_manager: Some(MANAGER.as_str().to_owned()), ..PostParams::default() };
                 api.create(&params, &K::desired(desired, workload)).await
             }
             Step::Update(patch) => {
                 ctx.may_write()?;
-                let params =
-                    PatchParams { field_manager: Some(MANAGER.as_str().to_owned()), ..PatchParams::default() };
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.as_str().to_owned()),
+                    ..PatchParams::default()
+                };
                 api.patch(desired.name, &params, &Patch::Merge::<Value>(patch)).await
             }
             Step::Recreate => {

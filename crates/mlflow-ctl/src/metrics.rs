@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use controller_kit::{
-    limiter::RolloutLimiter,
-    metrics::Metrics,
-};
+use controller_kit::{limiter::RolloutLimiter, metrics::Metrics};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},

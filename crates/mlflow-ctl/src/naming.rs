@@ -30,7 +30,9 @@ impl FromStr for NameTemplate {
             return Ok(Self::Auto);
         }
         if text.trim().is_empty() {
-            return Err("the template is empty: write auto, or a text with {namespace}, {name}, {kind}".into());
+            return Err(
+                "the template is empty: write auto, or a text with {namespace}, {name}, {kind}".into()
+            );
         }
         let mut rest = text;
         let mut placeholders = 0;
@@ -90,7 +92,9 @@ fn from_template(key: &WorkloadKey, template: &NameTemplate, workspaces: bool) -
         NameTemplate::Auto => "{namespace}/{name}",
     };
     // Names of Kubernetes objects hold no braces, so one replacement cannot make a placeholder for the next.
-    text.replace("{namespace}", &key.namespace).replace("{name}", &key.name).replace("{kind}", key.kind.as_str())
+    text.replace("{namespace}", &key.namespace)
+        .replace("{name}", &key.name)
+        .replace("{kind}", key.kind.as_str())
 }
 
 /// Name of the Role and the RoleBinding of a workload. `:` is allowed in names of RBAC objects and not in those of

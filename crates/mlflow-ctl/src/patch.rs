@@ -49,11 +49,17 @@ impl TemplatePatch {
         if !self.annotations.is_empty() {
             template.insert("metadata".into(), json!({ "annotations": self.annotations }));
         }
-        let containers: Vec<Value> = self.changed(workload).map(|(container, change)| {
-            let entries: Vec<Value> =
-                change.actions.iter().map(|(field, action)| self.strategic_entry(*field, *action)).collect();
-            json!({ "name": container.name, "env": entries })
-        }).collect();
+        let containers: Vec<Value> = self
+            .changed(workload)
+            .map(|(container, change)| {
+                let entries: Vec<Value> = change
+                    .actions
+                    .iter()
+                    .map(|(field, action)| self.strategic_entry(*field, *action))
+                    .collect();
+                json!({ "name": container.name, "env": entries })
+            })
+            .collect();
         if !containers.is_empty() {
             template.insert("spec".into(), json!({ "containers": containers }));
         }
@@ -81,7 +87,8 @@ impl TemplatePatch {
             "op": "replace", "path": "/metadata/resourceVersion", "value": workload.resource_version,
         })];
         let mut add = |op: &str, path: String, value: Option<Value>| {
-            let mut operation = Map::from_iter([("op".to_owned(), op.into()), ("path".to_owned(), path.into())]);
+            let mut operation =
+                Map::from_iter([("op".to_owned(), op.into()), ("path".to_owned(), path.into())]);
             if let Some(value) = value {
                 operation.insert("value".into(), value);
             }
@@ -134,9 +141,7 @@ impl TemplatePatch {
         &'p self,
         workload: &'p Workload,
     ) -> impl Iterator<Item = (&'p Container, &'p ContainerChange)> {
-        self.containers
-            .iter()
-            .filter_map(|change| Some((workload.containers.get(change.index)?, change)))
+        self.containers.iter().filter_map(|change| Some((workload.containers.get(change.index)?, change)))
     }
 
     /// The body and whether it is a JSON patch.
@@ -192,8 +197,11 @@ mod tests {
     /// Annotations and variables of all containers go in one patch, and nothing but them.
     #[test]
     fn one_patch_carries_everything() {
-        let workload = workload(WorkloadKind::Deployment, json!({
-            "spec": {"template": {"spec": {"containers": [{"name": "agent", "image": "x"}]}}}}));
+        let workload = workload(
+            WorkloadKind::Deployment,
+            json!({
+            "spec": {"template": {"spec": {"containers": [{"name": "agent", "image": "x"}]}}}}),
+        );
         assert_eq!(
             patch(&workload, &desired()).strategic(&workload),
             json!({
@@ -226,14 +234,21 @@ mod tests {
         assert!(patch(&ready, &desired()).is_empty());
         let changed = patch(&ready, &desired().with(Field::ExperimentId, "13"));
         let body = changed.strategic(&ready);
-        assert_eq!(body["spec"]["template"]["metadata"]["annotations"], json!({"mlflow.kagenti.io/experiment-id": "13"}));
+        assert_eq!(
+            body["spec"]["template"]["metadata"]["annotations"],
+            json!({"mlflow.kagenti.io/experiment-id": "13"})
+        );
         assert_eq!(
             body["spec"]["template"]["spec"]["containers"],
             json!([{"name": "agent", "env": [{"name": "MLFLOW_EXPERIMENT_ID", "value": "13"}]}])
         );
-        let leaving = TemplatePatch::new(&ready, &Values::default(), withdrawal(&ready.containers, &ready.recorded()));
+        let leaving =
+            TemplatePatch::new(&ready, &Values::default(), withdrawal(&ready.containers, &ready.recorded()));
         let body = leaving.strategic(&ready);
-        assert_eq!(body["spec"]["template"]["metadata"]["annotations"]["mlflow.kagenti.io/experiment-id"], Value::Null);
+        assert_eq!(
+            body["spec"]["template"]["metadata"]["annotations"]["mlflow.kagenti.io/experiment-id"],
+            Value::Null
+        );
         assert_eq!(
             body["spec"]["template"]["spec"]["containers"][0]["env"][0],
             json!({"name": "MLFLOW_TRACKING_URI", "$patch": "delete"})
@@ -255,7 +270,9 @@ mod tests {
 
     #[test]
     fn a_bare_sandbox_gets_metadata_and_env() {
-        let document = sandbox(json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]}}));
+        let document = sandbox(
+            json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "env": [{"name": "X", "value": "1"}]}]}}),
+        );
         let before = workload(WorkloadKind::Sandbox, document.clone());
         let after = applied(&document, &patch(&before, &desired()), &before);
         let containers = after["spec"]["podTemplate"]["spec"]["containers"].as_array().unwrap();
@@ -272,20 +289,28 @@ mod tests {
     fn a_sandbox_is_cleaned_from_the_end() {
         let env: Vec<_> = Field::ALL
             .into_iter()
-            .flat_map(|field| [
-                json!({"name": field.variable(), "value": desired().get(field)}),
-                json!({"name": format!("OWN_{}", field.variable()), "value": "x"}),
-            ])
+            .flat_map(|field| {
+                [
+                    json!({"name": field.variable(), "value": desired().get(field)}),
+                    json!({"name": format!("OWN_{}", field.variable()), "value": "x"}),
+                ]
+            })
             .collect();
         let annotations: Map<String, Value> =
             Field::ALL.into_iter().map(|f| (f.annotation().to_owned(), json!(desired().get(f)))).collect();
         let document = sandbox(json!({"metadata": {"annotations": annotations},
             "spec": {"containers": [{"name": "a", "env": env}]}}));
         let before = workload(WorkloadKind::Sandbox, document.clone());
-        let leaving = TemplatePatch::new(&before, &Values::default(), withdrawal(&before.containers, &before.recorded()));
+        let leaving = TemplatePatch::new(
+            &before,
+            &Values::default(),
+            withdrawal(&before.containers, &before.recorded()),
+        );
         let after = applied(&document, &leaving, &before);
         let env = after["spec"]["podTemplate"]["spec"]["containers"][0]["env"].as_array().unwrap();
-        assert!(env.len() == 4 && env.iter().all(|entry| entry["name"].as_str().unwrap().starts_with("OWN_")));
+        assert!(
+            env.len() == 4 && env.iter().all(|entry| entry["name"].as_str().unwrap().starts_with("OWN_"))
+        );
         assert_eq!(after["spec"]["podTemplate"]["metadata"]["annotations"], json!({}));
     }
 
@@ -295,6 +320,9 @@ mod tests {
         let document = sandbox(json!({"spec": {"containers": [{"name": "a"}]}}));
         let before = workload(WorkloadKind::Sandbox, document);
         let operations = patch(&before, &desired()).operations(&before);
-        assert_eq!(operations[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}));
+        assert_eq!(
+            operations[0],
+            json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"})
+        );
     }
 }

@@ -44,9 +44,7 @@ pub async fn main() -> ExitCode {
     let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(command) => {
-            command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await
-        }
+        Some(command) => command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await,
     }
 }
 

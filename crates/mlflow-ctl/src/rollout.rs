@@ -53,9 +53,9 @@ pub fn needs_token(workload: &Workload, now: Timestamp) -> bool {
 
 /// Created less than ten minutes ago.
 pub fn is_young(workload: &Workload, now: Timestamp) -> bool {
-    workload.created.is_some_and(|created| {
-        now.duration_since(created).unsigned_abs() < YOUNG || created > now
-    })
+    workload
+        .created
+        .is_some_and(|created| now.duration_since(created).unsigned_abs() < YOUNG || created > now)
 }
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);

@@ -132,7 +132,10 @@ impl std::str::FromStr for TrackingAuth {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
-            "" => Err("write auto, none, or a value of MLFLOW_TRACKING_AUTH such as kubernetes-namespaced".into()),
+            "" => {
+                Err("write auto, none, or a value of MLFLOW_TRACKING_AUTH such as kubernetes-namespaced"
+                    .into())
+            }
             "auto" => Ok(Self::Auto),
             "none" => Ok(Self::None),
             value => Ok(Self::Value(value.to_owned())),
@@ -222,7 +225,12 @@ mod tests {
 
     #[test]
     fn switches_take_values_or_none() {
-        let args = ["mlflow-ctl", "--enable-mlflow=false", "--mlflow-send-token-over-http", "--mlflow-env-policy=overwrite"];
+        let args = [
+            "mlflow-ctl",
+            "--enable-mlflow=false",
+            "--mlflow-send-token-over-http",
+            "--mlflow-env-policy=overwrite",
+        ];
         let parsed = Cli::parse_from(args).settings;
         assert!(!parsed.enable_mlflow && parsed.mlflow_send_token_over_http);
         assert_eq!(parsed.mlflow_env_policy, Policy::Overwrite);

@@ -86,7 +86,13 @@ impl Track {
     }
 
     /// Notes a failure; says when to try again.
-    pub fn failed(&mut self, workload: &Arc<Workload>, server: &BaseUrl, problem: &Problem, now: Instant) -> Duration {
+    pub fn failed(
+        &mut self,
+        workload: &Arc<Workload>,
+        server: &BaseUrl,
+        problem: &Problem,
+        now: Instant,
+    ) -> Duration {
         let delay = match problem.code.pace() {
             Pace::Permanent => jittered(PERMANENT),
             Pace::PermanentSlow => jittered(PERMANENT_SLOW),

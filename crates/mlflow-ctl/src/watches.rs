@@ -185,7 +185,8 @@ fn runtime_applied(ctx: &Context, object: DeserializeGuard<AgentRuntime>) {
     let Ok(before) = ctx.index.runtimes.upsert(runtime) else { return };
     if let Some(before) = &before {
         // Other changes of the status are not our business, and the condition in it is our own.
-        let same = (before.generation, before.deleting, &before.spec) == (new.generation, new.deleting, &new.spec);
+        let same =
+            (before.generation, before.deleting, &before.spec) == (new.generation, new.deleting, &new.spec);
         if same && before.condition == new.condition {
             return;
         }
@@ -240,7 +241,8 @@ async fn bindings(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, scope) = (&*ctx, namespace.as_deref());
     let config = pages().labels(&format!("{}={MANAGED_BY_OPERATOR}", label::MANAGED_BY));
     let options = options(ctx, "rolebindings", Source::Bindings, scope);
-    let events = watch::watch_stream(&ctx.watches, api_in::<RoleBinding>(&ctx.client, scope), config, options);
+    let events =
+        watch::watch_stream(&ctx.watches, api_in::<RoleBinding>(&ctx.client, scope), config, options);
     let grants = &ctx.index.grants.bindings;
     feed(events, |step| match step {
         Step::Put(binding, listing) => {

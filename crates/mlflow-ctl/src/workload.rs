@@ -394,7 +394,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_sandbox_without_template_metadata_reads() {
-        let sandbox = workload(WorkloadKind::Sandbox, json!({"spec": {"podTemplate": {"spec": {}}}, "status": {"replicas": 1}}));
+        let sandbox = workload(
+            WorkloadKind::Sandbox,
+            json!({"spec": {"podTemplate": {"spec": {}}}, "status": {"replicas": 1}}),
+        );
         assert!(!sandbox.has_template_metadata && !sandbox.has_template_annotations && sandbox.available);
         assert_eq!(&*sandbox.api_version, "agents.x-k8s.io/v1alpha1");
     }

@@ -35,7 +35,12 @@ fn resource(ctx: &Context, kind: WorkloadKind) -> Option<ApiResource> {
 }
 
 /// Stores what the API server answered; the index may know something newer.
-fn store(ctx: &Context, resource: &ApiResource, kind: WorkloadKind, view: WorkloadView) -> Option<Arc<Workload>> {
+fn store(
+    ctx: &Context,
+    resource: &ApiResource,
+    kind: WorkloadKind,
+    view: WorkloadView,
+) -> Option<Arc<Workload>> {
     let workload = Workload::from_view(resource, kind, view)?;
     let fallback = Arc::new(workload.clone());
     // Only agents are kept: the watch would not remove others.
@@ -78,13 +83,16 @@ pub enum Patched {
 ///
 /// # Errors
 /// [`Error::NotLeader`].
-pub async fn patch_template(ctx: &Context, workload: &Workload, patch: &TemplatePatch) -> Result<Patched, Error> {
+pub async fn patch_template(
+    ctx: &Context,
+    workload: &Workload,
+    patch: &TemplatePatch,
+) -> Result<Patched, Error> {
     ctx.may_write()?;
     let key = &workload.key;
     let Some(resource) = resource(ctx, key.kind) else { return Ok(Patched::Stale) };
     let api = Api::<WorkloadView>::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
-    let params =
-        PatchParams { field_manager: Some(MANAGER.as_str().to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(MANAGER.as_str().to_owned()), ..PatchParams::default() };
     let by_operations = TemplatePatch::is_json_patch(key.kind);
     let answer = if by_operations {
         match serde_json::from_value(Value::Array(patch.operations(workload))) {
@@ -97,7 +105,10 @@ pub async fn patch_template(ctx: &Context, workload: &Workload, patch: &Template
     Ok(match answer {
         Ok(view) => store(ctx, &resource, key.kind, view).map_or(Patched::Stale, Patched::Done),
         // Operations on a list that has changed meanwhile do not apply at all.
-        Err(error) if apply::is_stale(&error) || (by_operations && apply::code_of(&error) == 422 && outdated(ctx, workload).await) => {
+        Err(error)
+            if apply::is_stale(&error)
+                || (by_operations && apply::code_of(&error) == 422 && outdated(ctx, workload).await) =>
+        {
             Patched::Stale
         }
         Err(error) => Patched::Refused(error),
@@ -133,7 +144,8 @@ pub async fn condition(ctx: &Context, key: &WorkloadKey, report: Option<&Report>
     let Some(runtime) = ctx.index.runtime_of(key) else { return Ok(()) };
     let next = match report {
         Some(report) => {
-            let Some(next) = report.condition(runtime.condition.as_ref(), runtime.generation, ctx.now()) else {
+            let Some(next) = report.condition(runtime.condition.as_ref(), runtime.generation, ctx.now())
+            else {
                 return Ok(());
             };
             Some(next)

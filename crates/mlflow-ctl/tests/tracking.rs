@@ -167,7 +167,8 @@ async fn a_deleted_experiment_is_restored_or_left() {
 async fn somebody_else_restored_it_first() {
     let mlflow = Mlflow::start(true).await;
     mlflow.put("77", Some("team1"), "weather", false, None);
-    let deleted = json!({"experiment": {"experiment_id": "77", "name": "weather", "lifecycle_stage": "deleted"}});
+    let deleted =
+        json!({"experiment": {"experiment_id": "77", "name": "weather", "lifecycle_stage": "deleted"}});
     mlflow.script("get-by-name", 200, deleted.to_string());
     assert_eq!(provision(&mlflow, &Settings::default(), &with_workspaces()).await.unwrap(), "77");
     assert_eq!(mlflow.operations(), ["create", "get-by-name", "restore", "get-by-name"]);
@@ -184,7 +185,10 @@ async fn a_name_that_is_taken_by_nobody() {
     for _ in 0..2 {
         mlflow.script("create", 400, error("RESOURCE_ALREADY_EXISTS", "constraint"));
     }
-    assert_eq!(code(provision(&mlflow, &Settings::default(), &with_workspaces()).await), Code::ServerUnavailable);
+    assert_eq!(
+        code(provision(&mlflow, &Settings::default(), &with_workspaces()).await),
+        Code::ServerUnavailable
+    );
     assert_eq!(mlflow.operations(), ["create", "get-by-name", "create", "get-by-name"]);
 }
 
@@ -193,7 +197,10 @@ async fn a_name_that_is_taken_by_nobody() {
 async fn forbidden_to_create() {
     let mlflow = Mlflow::start(true).await;
     mlflow.script("create", 403, error("PERMISSION_DENIED", "no"));
-    assert_eq!(code(provision(&mlflow, &Settings::default(), &with_workspaces()).await), Code::PermissionDenied);
+    assert_eq!(
+        code(provision(&mlflow, &Settings::default(), &with_workspaces()).await),
+        Code::PermissionDenied
+    );
     mlflow.put("5", Some("team1"), "weather", false, None);
     mlflow.script("create", 403, "Permission denied");
     assert_eq!(provision(&mlflow, &Settings::default(), &with_workspaces()).await.unwrap(), "5");

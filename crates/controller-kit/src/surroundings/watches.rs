@@ -49,8 +49,7 @@ pub fn tasks(
     around: &Arc<Surroundings>,
     wake: Wake,
 ) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
-    let watcher =
-        Watcher { client: client.clone(), watches: watches.clone(), around: around.clone(), wake };
+    let watcher = Watcher { client: client.clone(), watches: watches.clone(), around: around.clone(), wake };
     let register = |input, namespace: Option<&str>| around.sources.register(input, namespace);
     let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = Vec::new();
     register(Input::Spire, None);
@@ -179,7 +178,10 @@ impl Watcher {
                     self.around.set_unreadable();
                     if !std::mem::replace(&mut said, true) {
                         let why = message_of(&error);
-                        tracing::info!(namespace = name, "namespace labels cannot be read and count as absent: {why}");
+                        tracing::info!(
+                            namespace = name,
+                            "namespace labels cannot be read and count as absent: {why}"
+                        );
                         self.wake(Some(&name));
                     }
                     FORBIDDEN

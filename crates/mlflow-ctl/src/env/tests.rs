@@ -101,14 +101,18 @@ fn a_users_value_keeps_ours_out(#[case] variable: &str, #[case] value: Option<&s
 /// Ours goes from a container whose user takes one of the three over.
 #[test]
 fn a_user_who_takes_over_gets_ours_removed() {
-    let mut env = set_of(&former());
+    let before = former();
+    let mut env = set_of(&before);
     env[0].1 = Some("http://mine");
     let plan = plan(&[container("agent", &env)], &former(), &desired(), Rules::default());
-    assert_eq!(actions(&plan), [
-        (Field::TrackingAuth, Action::Remove),
-        (Field::ExperimentId, Action::Remove),
-        (Field::ExperimentName, Action::Remove)
-    ]);
+    assert_eq!(
+        actions(&plan),
+        [
+            (Field::TrackingAuth, Action::Remove),
+            (Field::ExperimentId, Action::Remove),
+            (Field::ExperimentName, Action::Remove)
+        ]
+    );
     assert_eq!(plan.configured, 0);
 }
 
@@ -125,17 +129,23 @@ fn a_users_auth_is_kept_and_the_rest_added() {
 #[test]
 fn overwrite_takes_everything() {
     let rules = Rules { policy: Policy::Overwrite, ..Rules::default() };
-    let own = container("agent", &[
-        ("MLFLOW_TRACKING_URI", None),
-        ("MLFLOW_EXPERIMENT_ID", Some("99")),
-        ("MLFLOW_EXPERIMENT_NAME", Some("weather")),
-    ]);
+    let own = container(
+        "agent",
+        &[
+            ("MLFLOW_TRACKING_URI", None),
+            ("MLFLOW_EXPERIMENT_ID", Some("99")),
+            ("MLFLOW_EXPERIMENT_NAME", Some("weather")),
+        ],
+    );
     let plan = plan(&[own], &Values::default(), &desired(), rules);
-    assert_eq!(actions(&plan), [
-        (Field::TrackingUri, Action::Set(true)),
-        (Field::TrackingAuth, Action::Set(false)),
-        (Field::ExperimentId, Action::Set(false))
-    ]);
+    assert_eq!(
+        actions(&plan),
+        [
+            (Field::TrackingUri, Action::Set(true)),
+            (Field::TrackingAuth, Action::Set(false)),
+            (Field::ExperimentId, Action::Set(false))
+        ]
+    );
     assert!(plan.preserved.is_empty());
 }
 
@@ -197,7 +207,8 @@ fn values_that_are_equal_by_chance_stay() {
 /// Scenario 15: a value that the user changed stays.
 #[test]
 fn withdrawal_takes_what_was_recorded() {
-    let mut env = set_of(&desired());
+    let written = desired();
+    let mut env = set_of(&written);
     env[3].1 = Some("mine");
     let changes = withdrawal(&[container("a", &env), container("b", &[("X", Some("12"))])], &desired());
     assert_eq!(changes.len(), 1);

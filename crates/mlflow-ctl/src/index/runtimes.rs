@@ -109,7 +109,9 @@ mod tests {
     #[test]
     fn the_oldest_speaks_and_edits_are_followed() {
         let index = Index::default();
-        let speaks = |workload: &str| winner(index.linked(&target(workload))).map(|r: Arc<Runtime>| r.key.name.clone());
+        let speaks = |workload: &str| {
+            winner(index.linked(&target(workload))).map(|r: Arc<Runtime>| r.key.name.clone())
+        };
         index.upsert(runtime("a", "w1", "2026-01-01T00:00:00Z", "1")).unwrap();
         index.upsert(runtime("b", "w1", "2026-01-02T00:00:00Z", "2")).unwrap();
         assert_eq!(speaks("w1").as_deref(), Some("a"));

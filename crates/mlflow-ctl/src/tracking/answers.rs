@@ -254,7 +254,10 @@ pub fn interpret(reply: Reply<'_>, sent: Sent<'_>) -> Answer {
     }
     match status {
         300..=399 => problem(Code::Unauthenticated, "redirects, as to a login page, instead of answering"),
-        401 => problem(Code::Unauthenticated, "refuses the token; one with basic authentication refuses every token"),
+        401 => problem(
+            Code::Unauthenticated,
+            "refuses the token; one with basic authentication refuses every token",
+        ),
         403 if reply.contains("Invalid Host header") => {
             let what = format!(
                 "does not accept its own address: add \"{}\" to --allowed-hosts or MLFLOW_SERVER_ALLOWED_HOSTS of the \
@@ -279,8 +282,7 @@ pub fn interpret(reply: Reply<'_>, sent: Sent<'_>) -> Answer {
 }
 
 fn unexpected(sent: Sent<'_>, status: u16, text: &str) -> Answer {
-    let message =
-        format!("MLflow server {}: {} {text} (HTTP {status})", sent.base, sent.operation.path());
+    let message = format!("MLflow server {}: {} {text} (HTTP {status})", sent.base, sent.operation.path());
     Answer::Problem(Problem::new(Code::UnexpectedResponse, message))
 }
 
@@ -332,7 +334,8 @@ pub fn experiment(body: &Value, sent: Sent<'_>) -> Result<Experiment, Problem> {
 }
 
 fn no_experiment(sent: Sent<'_>) -> Problem {
-    let text = format!("MLflow server {}: the answer of {} names no experiment", sent.base, sent.operation.path());
+    let text =
+        format!("MLflow server {}: the answer of {} names no experiment", sent.base, sent.operation.path());
     Problem::new(Code::UnexpectedResponse, text)
 }
 

@@ -31,7 +31,8 @@ impl Capabilities {
         match answer {
             Answer::Success(body) => {
                 if body.get("store_type").is_some_and(serde_json::Value::is_null) {
-                    let text = "the server only serves artifacts (store_type is null): name a tracking server";
+                    let text =
+                        "the server only serves artifacts (store_type is null): name a tracking server";
                     return Err(Problem::new(Code::NotATrackingServer, text));
                 }
                 let info: Option<ServerInfo> = serde_json::from_value(body).ok();

@@ -46,7 +46,11 @@ impl Tracking {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub fn new(settings: &Settings, ca: Option<CaFile>, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+    pub fn new(
+        settings: &Settings,
+        ca: Option<CaFile>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
         let options = ClientOptions {
             connect: Duration::from_secs(5),
             attempt: Duration::from_secs(30),
@@ -92,7 +96,8 @@ impl Tracking {
     /// # Errors
     /// Why the server does not say.
     pub async fn usage(&self, server: &Server) -> Result<Usage, Problem> {
-        let usage = |known: &Capabilities| capabilities::usage(self.workspaces, &self.auth, known, server.fixed);
+        let usage =
+            |known: &Capabilities| capabilities::usage(self.workspaces, &self.auth, known, server.fixed);
         if !capabilities::must_ask(self.workspaces, &self.auth) {
             return Ok(usage(&Capabilities::default()));
         }

@@ -63,7 +63,12 @@ impl Session<'_> {
     ///
     /// # Errors
     /// [`Failure::NoWorkspaces`], or no answer.
-    pub async fn ask(&self, client: &RestClient, operation: Operation, request: Request) -> Result<Answer, Failure> {
+    pub async fn ask(
+        &self,
+        client: &RestClient,
+        operation: Operation,
+        request: Request,
+    ) -> Result<Answer, Failure> {
         let response =
             client.send(&request).await.map_err(|error| Problem::unanswered(&error, self.to.base))?;
         match answers::interpret(Reply::of(&response), self.sent(operation)) {
@@ -113,7 +118,11 @@ impl Session<'_> {
     async fn look_up(&self, client: &RestClient, asked: Asked<'_>) -> Result<Option<Experiment>, Failure> {
         let answer = self.ask(client, Operation::LookUp, self.to.look_up(asked.name)).await?;
         let Some(experiment) = self.experiment(Operation::LookUp, answer)? else { return Ok(None) };
-        if experiment.name == asked.name { Ok(Some(experiment)) } else { Err(self.odd(Operation::LookUp).into()) }
+        if experiment.name == asked.name {
+            Ok(Some(experiment))
+        } else {
+            Err(self.odd(Operation::LookUp).into())
+        }
     }
 
     fn experiment(&self, operation: Operation, answer: Answer) -> Result<Option<Experiment>, Problem> {
@@ -159,7 +168,8 @@ impl Session<'_> {
 
     async fn restore(&self, client: &RestClient, id: &str, asked: Asked<'_>) -> Result<(), Failure> {
         let deleted = |text: &str| {
-            let text = format!("experiment {:?} on MLflow server {} is deleted {text}", asked.name, self.to.base);
+            let text =
+                format!("experiment {:?} on MLflow server {} is deleted {text}", asked.name, self.to.base);
             Problem::new(Code::ExperimentDeleted, text)
         };
         if !asked.restore {
@@ -178,7 +188,10 @@ impl Session<'_> {
                     Some(experiment) if !experiment.deleted && experiment.id == id => Ok(()),
                     _ => Err(Problem::new(
                         Code::ServerUnavailable,
-                        format!("experiment {:?} on MLflow server {} changes while it is restored", asked.name, self.to.base),
+                        format!(
+                            "experiment {:?} on MLflow server {} changes while it is restored",
+                            asked.name, self.to.base
+                        ),
                     )
                     .into()),
                 }
@@ -208,7 +221,11 @@ impl Session<'_> {
     }
 
     fn odd(&self, operation: Operation) -> Problem {
-        let text = format!("MLflow server {}: {} gives an answer that makes no sense", self.to.base, operation.path());
+        let text = format!(
+            "MLflow server {}: {} gives an answer that makes no sense",
+            self.to.base,
+            operation.path()
+        );
         Problem::new(Code::UnexpectedResponse, text)
     }
 }

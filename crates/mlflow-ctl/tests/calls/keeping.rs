@@ -24,7 +24,10 @@ async fn what_is_taken_away_comes_back() {
     assert_eq!(stage.calls().await, [format!("GET {path}"), format!("POST {ROLES}")]);
 
     let removed = json!([{"name": "MLFLOW_EXPERIMENT_NAME", "$patch": "delete"}]);
-    stage.edit(&path, json!({"spec": {"template": {"spec": {"containers": [{"name": "helper", "env": removed}]}}}}));
+    stage.edit(
+        &path,
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "helper", "env": removed}]}}}}),
+    );
     assert_eq!(stage.env(1).len(), 3);
     assert_eq!(stage.calls().await, [format!("PATCH {path}")]);
     assert_eq!(stage.env(1).len(), 4);
@@ -60,7 +63,10 @@ async fn another_role_ref_is_made_anew() {
     stage.agent(json!({}));
     stage.calls().await;
     let path = format!("{BINDINGS}/{GRANT}");
-    stage.edit(&path, json!({"roleRef": {"kind": "ClusterRole", "name": "mlflow-operator-mlflow-integration"}}));
+    stage.edit(
+        &path,
+        json!({"roleRef": {"kind": "ClusterRole", "name": "mlflow-operator-mlflow-integration"}}),
+    );
     assert_eq!(stage.calls().await, [format!("DELETE {path}"), format!("POST {BINDINGS}")]);
     assert_eq!(stage.object(&path)["roleRef"]["kind"], "Role");
 }
@@ -149,7 +155,10 @@ async fn another_server() {
     other.put("41", Some("team1"), "weather", false, None);
     assert_eq!(stage.calls().await, [format!("PATCH {DEPLOYMENTS}/weather")]);
     assert_eq!(other.operations(), ["create", "get-by-name"]);
-    assert_eq!((stage.annotation("tracking-uri"), stage.annotation("experiment-id")), (json!(other.url), json!("41")));
+    assert_eq!(
+        (stage.annotation("tracking-uri"), stage.annotation("experiment-id")),
+        (json!(other.url), json!("41"))
+    );
     assert!(stage.env(1).contains(&("MLFLOW_TRACKING_URI".to_owned(), json!(other.url))));
 }
 

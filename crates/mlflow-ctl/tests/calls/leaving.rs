@@ -35,7 +35,10 @@ async fn leaves(label: Value) {
     tokio::time::pause();
     let (calls, result) = stage.pass(&crate::stage::weather()).await;
     let lines: Vec<_> = calls.into_iter().map(|call| call.line).collect();
-    assert_eq!(lines[..3], [format!("GET {path}"), format!("DELETE {BINDINGS}/{GRANT}"), format!("DELETE {ROLES}/{GRANT}")]);
+    assert_eq!(
+        lines[..3],
+        [format!("GET {path}"), format!("DELETE {BINDINGS}/{GRANT}"), format!("DELETE {ROLES}/{GRANT}")]
+    );
     let wait = result.unwrap().unwrap();
     assert!(wait > Duration::from_secs(25) && wait <= Duration::from_secs(30), "{wait:?}");
     assert_eq!(stage.env(1).len(), 4);

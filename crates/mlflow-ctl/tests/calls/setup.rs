@@ -21,13 +21,16 @@ async fn a_full_set_up() {
     stage.runtime();
     let deployment = format!("{DEPLOYMENTS}/weather");
     let calls = stage.calls().await;
-    assert_eq!(calls, [
-        format!("GET {deployment}"),
-        format!("POST {ROLES}"),
-        format!("POST {BINDINGS}"),
-        format!("PATCH {deployment}"),
-        format!("PATCH {RUNTIMES}/rt/status"),
-    ]);
+    assert_eq!(
+        calls,
+        [
+            format!("GET {deployment}"),
+            format!("POST {ROLES}"),
+            format!("POST {BINDINGS}"),
+            format!("PATCH {deployment}"),
+            format!("PATCH {RUNTIMES}/rt/status"),
+        ]
+    );
     let seen = stage.mlflow.seen();
     assert_eq!(seen.iter().map(|seen| seen.operation.as_str()).collect::<Vec<_>>(), ["create"]);
     assert_eq!(seen[0].headers["x-mlflow-workspace"], "team1");
@@ -40,7 +43,10 @@ async fn a_full_set_up() {
     .map(|(name, value)| (name.to_owned(), json!(value)));
     assert_eq!(stage.env(0), want);
     assert_eq!(stage.env(1), want);
-    assert_eq!((stage.annotation("experiment-id"), stage.annotation("experiment-name")), (json!("1"), json!("weather")));
+    assert_eq!(
+        (stage.annotation("experiment-id"), stage.annotation("experiment-name")),
+        (json!("1"), json!("weather"))
+    );
     assert_eq!(stage.annotation("tracking-uri"), json!(stage.mlflow.url));
     assert_eq!(stage.annotation("tracking-auth"), json!("kubernetes-namespaced"));
     let role = stage.object(&format!("{ROLES}/{GRANT}"));
@@ -74,7 +80,8 @@ async fn a_restart_does_nothing() {
 /// Scenario 7: the user's server stays, and nothing of ours beside it.
 #[tokio::test]
 async fn a_users_server_wins() {
-    let own = json!({"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}});
+    let own =
+        json!({"name": "MLFLOW_TRACKING_URI", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}});
     let containers = json!([{"name": "agent", "env": [own]}, {"name": "helper"}]);
     let stage = Stage::new().await;
     stage.agent(json!({"spec": {"template": {"spec": {"containers": containers}}}}));
@@ -87,7 +94,8 @@ async fn a_users_server_wins() {
     let stage = Stage::with(settings, true).await;
     stage.agent(json!({"spec": {"template": {"spec": {"containers": containers}}}}));
     stage.calls().await;
-    let env = &stage.object(&format!("{DEPLOYMENTS}/weather"))["spec"]["template"]["spec"]["containers"][0]["env"];
+    let env =
+        &stage.object(&format!("{DEPLOYMENTS}/weather"))["spec"]["template"]["spec"]["containers"][0]["env"];
     assert_eq!(env[0], json!({"name": "MLFLOW_TRACKING_URI", "value": stage.mlflow.url}));
     assert_eq!(stage.env(0).len(), 4);
     assert_eq!(stage.calls().await, Vec::<String>::new());
@@ -114,7 +122,10 @@ async fn a_workload_that_its_user_takes_over() {
     stage.calls().await;
     let path = format!("{DEPLOYMENTS}/weather");
     let own = json!([{"name": "MLFLOW_TRACKING_URI", "value": "http://mine"}]);
-    stage.edit(&path, json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": own}]}}}}));
+    stage.edit(
+        &path,
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": own}]}}}}),
+    );
     stage.calls().await;
     assert_eq!(stage.env(0), [("MLFLOW_TRACKING_URI".to_owned(), json!("http://mine"))]);
     assert!(stage.annotation("experiment-id").is_null());
@@ -150,7 +161,10 @@ async fn a_server_that_refuses_workspaces() {
     stage.calls().await;
     let seen = stage.mlflow.seen();
     assert_eq!(seen.len(), 2);
-    assert_eq!((seen[0].body["name"].as_str(), seen[1].body["name"].as_str()), (Some("weather"), Some("team1/weather")));
+    assert_eq!(
+        (seen[0].body["name"].as_str(), seen[1].body["name"].as_str()),
+        (Some("weather"), Some("team1/weather"))
+    );
     assert!(!seen[1].headers.contains_key("x-mlflow-workspace"));
     assert_eq!(stage.annotation("experiment-name"), "team1/weather");
     assert!(!stage.has(&format!("{ROLES}/{GRANT}")));
@@ -159,7 +173,8 @@ async fn a_server_that_refuses_workspaces() {
 /// MLflow §7.3: in annotations mode the environment is left to the webhook.
 #[tokio::test]
 async fn annotations_mode() {
-    let stage = Stage::with(Settings { mlflow_inject_mode: Mode::Annotations, ..Settings::default() }, true).await;
+    let stage =
+        Stage::with(Settings { mlflow_inject_mode: Mode::Annotations, ..Settings::default() }, true).await;
     stage.agent(json!({}));
     stage.calls().await;
     assert_eq!(stage.env(0), []);

@@ -121,7 +121,9 @@ impl Api {
             }
             return (201, self.put(&path, body));
         }
-        let Some(mut object) = self.objects.get(&path).cloned() else { return (404, failure(404, "not found")) };
+        let Some(mut object) = self.objects.get(&path).cloned() else {
+            return (404, failure(404, "not found"));
+        };
         match method {
             "DELETE" => {
                 let wanted = body["preconditions"]["uid"].as_str();
@@ -132,7 +134,8 @@ impl Api {
                 (200, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
             }
             "PATCH" => {
-                let wanted = body.pointer("/metadata/resourceVersion").or_else(|| body.pointer("/0/value")).cloned();
+                let wanted =
+                    body.pointer("/metadata/resourceVersion").or_else(|| body.pointer("/0/value")).cloned();
                 if wanted.is_some_and(|version| version != object["metadata"]["resourceVersion"]) {
                     return (409, failure(409, "the object has been modified"));
                 }

@@ -74,7 +74,10 @@ async fn a_foreign_role() {
         "metadata": {"namespace": "team1", "name": GRANT}, "rules": []});
     stage.put_unseen(&format!("{ROLES}/{GRANT}"), foreign);
     let calls = stage.calls().await;
-    assert!(calls.iter().all(|call| !call.starts_with("PATCH") || call.contains("agentruntimes")), "{calls:?}");
+    assert!(
+        calls.iter().all(|call| !call.starts_with("PATCH") || call.contains("agentruntimes")),
+        "{calls:?}"
+    );
     assert_eq!(stage.condition(), pair("False", "RBACConflict"));
     assert_eq!(stage.env(0), []);
 }

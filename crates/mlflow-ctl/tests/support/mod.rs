@@ -132,8 +132,9 @@ async fn answer(
         body: body.clone(),
     });
     let scripted = inner.script.get_mut(&operation).and_then(VecDeque::pop_front);
-    let (status, text) =
-        scripted.or_else(|| inner.always.clone()).unwrap_or_else(|| inner.usual(&operation, &uri, &headers, &body));
+    let (status, text) = scripted
+        .or_else(|| inner.always.clone())
+        .unwrap_or_else(|| inner.usual(&operation, &uri, &headers, &body));
     let status = StatusCode::from_u16(status).unwrap();
     if status.is_redirection() {
         return (status, [("location", "http://127.0.0.1:1/login")], text).into_response();
@@ -150,7 +151,10 @@ impl Inner {
         body: &Value,
     ) -> (u16, String) {
         if operation == "server-info" {
-            return (200, json!({"store_type": "SqlStore", "workspaces_enabled": self.workspaces}).to_string());
+            return (
+                200,
+                json!({"store_type": "SqlStore", "workspaces_enabled": self.workspaces}).to_string(),
+            );
         }
         let workspace = headers.get("x-mlflow-workspace").cloned();
         if workspace.is_some() && !self.workspaces {
@@ -163,7 +167,8 @@ impl Inner {
             None => (404, error("RESOURCE_DOES_NOT_EXIST", "No Experiment")),
             Some(e) => {
                 let stage = if e.deleted { "deleted" } else { "active" };
-                let shown = json!({"experiment_id": e.id, "name": e.name, "lifecycle_stage": stage, "tags": e.tags});
+                let shown =
+                    json!({"experiment_id": e.id, "name": e.name, "lifecycle_stage": stage, "tags": e.tags});
                 (200, json!({ "experiment": shown }).to_string())
             }
         };

@@ -82,7 +82,10 @@ fn a_rejected_host_is_named_with_its_port() {
     let answer = read_as(Operation::Create, None, 403, "Invalid Host header - x");
     let Answer::Problem(problem) = answer else { panic!("{answer:?}") };
     assert!(problem.message.contains("mlflow.mlflow.svc:5000\""), "{}", problem.message);
-    assert!(problem.message.contains("--allowed-hosts") && problem.message.contains("MLFLOW_SERVER_ALLOWED_HOSTS"));
+    assert!(
+        problem.message.contains("--allowed-hosts")
+            && problem.message.contains("MLFLOW_SERVER_ALLOWED_HOSTS")
+    );
 }
 
 #[test]
