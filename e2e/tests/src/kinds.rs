@@ -102,6 +102,8 @@ kinds! {
     CERTIFICATE = namespaced "cert-manager.io" "v1" "Certificate" "certificates";
     /// Network of OpenShift's operator.
     NETWORK = cluster "operator.openshift.io" "v1" "Network" "networks";
+    /// Route of OpenShift, which may know Keycloak's public address.
+    ROUTE = namespaced "route.openshift.io" "v1" "Route" "routes";
     /// MLflow of the MLflow operator.
     MLFLOW = cluster "mlflow.opendatahub.io" "v1" "MLflow" "mlflows";
     /// Sandbox of agent-sandbox, older version.

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use local_cluster::{Component, ComponentOptions};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -61,8 +61,8 @@ pub struct Setup {
     pub login: Login,
     /// Put a [`Proxy`] between the component and Keycloak.
     pub proxied: bool,
-    /// The server to speak to instead of the shared Keycloak.
-    pub scripted: Option<Proxy>,
+    /// Start without `--keycloak-url`.
+    pub without_url: bool,
 }
 
 impl Setup {
@@ -74,7 +74,7 @@ impl Setup {
             args: Vec::new(),
             login: Login::default(),
             proxied: false,
-            scripted: None,
+            without_url: false,
         }
     }
 
@@ -138,6 +138,17 @@ impl Registration {
         started.await.clone().map_err(|error| anyhow!("the shared client-registration-ctl: {error}"))
     }
 
+    /// Starts a component for a group of tests, with the first of them.
+    pub async fn once(
+        cell: &'static OnceCell<Result<Arc<Self>, String>>,
+        setup: fn() -> Setup,
+    ) -> Result<Arc<Self>> {
+        let started = cell.get_or_init(|| async {
+            Self::own(setup()).await.map(Arc::new).map_err(|error| format!("{error:#}"))
+        });
+        started.await.clone().map_err(|error| anyhow!("the client-registration-ctl of a group: {error}"))
+    }
+
     /// A component of a test's own, in a cluster and a realm of its own.
     pub async fn own(mut setup: Setup) -> Result<Self> {
         let options = std::mem::take(&mut setup.suite);
@@ -148,11 +159,7 @@ impl Registration {
     async fn start(suite: Arc<Suite>, setup: Setup) -> Result<Self> {
         let keycloak = keycloak().await?;
         let realm = Realm::create(&keycloak, setup.realm).await?;
-        let proxy = match setup.scripted {
-            Some(server) => Some(server),
-            None if setup.proxied => Some(Proxy::before(keycloak.url()).await?),
-            None => None,
-        };
+        let proxy = if setup.proxied { Some(Proxy::before(keycloak.url()).await?) } else { None };
         let url = proxy.as_ref().map_or_else(|| keycloak.url().to_owned(), Proxy::url);
         let global = suite.global().await?;
         global.create(objects::named(kinds::NAMESPACE, ADMIN_NAMESPACE)).await?;
@@ -167,17 +174,16 @@ impl Registration {
         if setup.login != Login::Later {
             write_login(&global.other(ADMIN_NAMESPACE), setup.login, &login).await?;
         }
+        let known = (!setup.without_url).then(|| format!("--keycloak-url={url}"));
         let args = [
-            format!("--keycloak-url={url}"),
             format!("--keycloak-realm={}", setup.realm),
             format!("--keycloak-admin-auth={auth}"),
             "--log-level=debug".to_owned(),
-            // Registration is limited by the server, not by the flag for shared ones.
             "--keycloak-qps=200".to_owned(),
             RESYNC.to_owned(),
             GRACE.to_owned(),
         ];
-        let options = ComponentOptions::new(COMPONENT).args(args).args(setup.args);
+        let options = ComponentOptions::new(COMPONENT).args(known).args(args).args(setup.args);
         let component = Component::start(suite.cluster(), options).await?;
         component.wait_ready(READY_WITHIN).await?;
         Ok(Self { suite, realm, login, url, proxy, component })
@@ -221,6 +227,31 @@ impl Registration {
         ns.create(objects::agent_runtime(name, name)).await?;
         let secret = agents::until_credentials(ns, Duration::from_secs(30), name).await?;
         agents::account(&secret)
+    }
+
+    /// Fails when a secret of the realm, or one of `further`, is in the component's log, arguments or metrics, or in an
+    /// Event or AgentRuntime of the cluster.
+    pub async fn keeps_secrets(&self, further: &[String]) -> Result<()> {
+        let mut secrets = self.realm.secrets().await?;
+        secrets.push(self.login.secret.clone());
+        secrets.extend(further.iter().cloned());
+        let global = self.global().await?;
+        let arguments = std::fs::read(format!("/proc/{}/cmdline", self.component.pid())).unwrap_or_default();
+        let mut places = vec![
+            ("its log", self.component.log()),
+            ("its arguments", String::from_utf8_lossy(&arguments).into_owned()),
+            ("its metrics", self.component.metrics_text().await?),
+        ];
+        for kind in [kinds::EVENT, kinds::AGENT_RUNTIME, kinds::DEPLOYMENT, kinds::CONFIG_MAP] {
+            let all = global.list(kind, "").await?;
+            places.push((kind.kind, all.iter().map(ToString::to_string).collect()));
+        }
+        for (place, text) in places {
+            if let Some(index) = secrets.iter().position(|secret| text.contains(secret.as_str())) {
+                bail!("secret {index} of {} is in {place}", secrets.len());
+            }
+        }
+        Ok(())
     }
 
     /// Waits for a status and reason of condition `ClientRegistered` (`True/Registered`).

@@ -5,4 +5,5 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
+mod client;
 mod servers;
