@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api_types::{injection::PodFacts, mlflow::Field};
-use controller_kit::{apply::code_of, backoff::jitter, limiter::Turn, message::message_of};
+use controller_kit::backoff::jitter;
 use tokio::time::Instant;
 
 use crate::{
@@ -14,40 +14,31 @@ use crate::{
     error::Error,
     granting::{self, Granted},
     leaving, naming,
-    patch::TemplatePatch,
     reconcile::Next,
-    rollout::{self, Cause},
     server::{NoServer, Server},
     sources::{Source, State},
+    template::{Written, write_template},
     track::{Identity, Known},
     tracking::{Code, Failure, Found, Pace, Problem, Usage},
     workload::Workload,
-    write::{self, Patched},
+    write,
 };
 
-/// How often a patch is tried at once after a conflict, and when again (MLflow §7.3).
-const ATTEMPTS: usize = 5;
-const AFTER_CONFLICTS: Duration = Duration::from_secs(1);
 /// When to look again at what somebody has to put right in Kubernetes.
-const BLOCKED: Duration = Duration::from_secs(300);
-/// When to patch again after the API server failed.
-const FAILING: Duration = Duration::from_secs(10);
-/// A shorter wait for the limiter is not worth a condition.
-const WORTH_SAYING: Duration = Duration::from_secs(5);
-
+pub(crate) const BLOCKED: Duration = Duration::from_secs(300);
 /// How a pass over an agent ended.
-struct Done {
+pub(crate) struct Done {
     report: Option<Report>,
     next: Next,
 }
 
 impl Done {
-    fn with(report: Report, next: Next) -> Self {
+    pub(crate) fn with(report: Report, next: Next) -> Self {
         Self { report: Some(report), next }
     }
 
     /// Look again, without anything to say.
-    fn again(after: Duration) -> Self {
+    pub(crate) fn again(after: Duration) -> Self {
         Self { report: None, next: Some(after) }
     }
 }
@@ -86,7 +77,8 @@ async fn attempt(ctx: &Context, workload: &Arc<Workload>, mode: Mode) -> Result<
     };
     let held = ctx.tracks.with(workload, |track| track.held(workload, &server.url, Instant::now()));
     if let Some((problem, rest)) = held {
-        return Ok(Done { report: problem_report(&problem, &recorded), next: Some(rest) });
+        let report = problem_report(&problem, is_settled(&recorded, &server));
+        return Ok(Done { report, next: Some(rest) });
     }
     // Twice at most: a server that turns out to have no workspaces is used without.
     for _ in 0..2 {
@@ -123,7 +115,7 @@ fn failed(
 ) -> Done {
     let now = Instant::now();
     let next = ctx.tracks.with(workload, |track| track.failed(workload, &server.url, problem, now));
-    let report = problem_report(problem, recorded);
+    let report = problem_report(problem, is_settled(recorded, server));
     // An agent that has its experiment works on, whatever the server does meanwhile.
     if report.is_some() {
         announce::experiment_failed(ctx, workload, problem);
@@ -131,10 +123,16 @@ fn failed(
     Done { report, next: Some(next) }
 }
 
+/// The workload has an experiment on this server.
+fn is_settled(recorded: &Values, server: &Server) -> bool {
+    recorded.get(Field::ExperimentId).is_some()
+        && recorded.get(Field::TrackingUri).is_some_and(|uri| env::same_address(uri, &server.text))
+}
+
 /// What a problem means for the condition; `None` = what was said before stays true.
-fn problem_report(problem: &Problem, recorded: &Values) -> Option<Report> {
+fn problem_report(problem: &Problem, settled: bool) -> Option<Report> {
     match (problem.code, problem.code.pace()) {
-        (_, Pace::Transient) if recorded.get(Field::ExperimentId).is_some() => None,
+        (_, Pace::Transient) if settled => None,
         (_, Pace::Transient) => Some(Report::new(reason::PENDING, format!("{problem}; it is tried again"))),
         (Code::ExperimentNameTaken, _) => {
             Some(Report::new(reason::EXPERIMENT_NAME_TAKEN, problem.to_string()))
@@ -167,6 +165,8 @@ async fn on_server(
     if before.configured == 0 {
         return user_managed(ctx, workload, &before).await.map(Ok);
     }
+    // Making an experiment is a write, too.
+    ctx.may_write()?;
     let identity = Identity { server: server.url.clone(), workspaces: usage.workspaces, name };
     let experiment =
         match experiment(ctx, workload, server, &usage, identity, (recorded, &desired, rules)).await {
@@ -177,15 +177,13 @@ async fn on_server(
     apply(ctx, workload, mode, &usage, &desired, &experiment).await.map(Ok)
 }
 
-fn rules<'w>(ctx: &Context, workload: &'w Workload, mode: Mode) -> Rules<'w> {
+pub(crate) fn rules<'w>(ctx: &Context, workload: &'w Workload, mode: Mode) -> Rules<'w> {
     Rules { policy: ctx.settings.mlflow_env_policy, mode, only: workload.only.as_deref() }
 }
 
 /// The experiment of this pass.
 struct Experiment {
     id: String,
-    /// It was lost and made anew.
-    lost: bool,
     /// What went wrong when it was looked for; it is used nevertheless.
     problem: Option<Problem>,
     /// When to look for it again.
@@ -210,8 +208,7 @@ async fn experiment(
         let verify_at = (!period.is_zero()).then(|| Instant::now() + period.mul_f64(fastrand::f64()));
         Some(Known { identity: identity.clone(), id, verify_at })
     });
-    let (mut lost, mut problem) = (false, None);
-    let mut known = known;
+    let (mut known, mut problem) = (known, None);
     if let Some(held) = &known
         && held.verify_at.is_some_and(|at| at <= Instant::now())
     {
@@ -225,7 +222,8 @@ async fn experiment(
             }
             Ok(Found::Lost) => {
                 tracing::warn!(workload = %key, experiment = %held.id, "the MLflow server lost the experiment");
-                (lost, known) = (true, None);
+                ctx.tracks.with(workload, |track| track.lost = true);
+                known = None;
             }
             Err(Failure::NoWorkspaces) => return Err(Failure::NoWorkspaces),
             // The workload has its experiment; its own parts are kept in order meanwhile.
@@ -253,7 +251,7 @@ async fn experiment(
             }
         }
     });
-    Ok(Experiment { id, lost, problem, next })
+    Ok(Experiment { id, problem, next })
 }
 
 fn next_look(period: Duration) -> Option<Instant> {
@@ -335,7 +333,7 @@ async fn apply(
     } else {
         wrote = granting::withdraw(ctx, &workload).await?;
     }
-    let written = match template(ctx, workload, mode, desired, experiment.lost).await? {
+    let written = match write_template(ctx, workload, mode, desired).await? {
         Written::Yes(workload, patched) => (workload, patched),
         Written::No(done) => return Ok(done),
     };
@@ -349,7 +347,7 @@ async fn apply(
     }
     let plan = env::plan(&workload.containers, &workload.recorded(), desired, rules(ctx, &workload, mode));
     announce::oddities(ctx, &workload, &plan, account.as_deref(), wrote);
-    let report = experiment.problem.as_ref().and_then(|problem| problem_report(problem, desired));
+    let report = experiment.problem.as_ref().and_then(|problem| problem_report(problem, true));
     if let (Some(problem), true) = (&experiment.problem, report.is_some()) {
         announce::experiment_failed(ctx, &workload, problem);
     }
@@ -372,120 +370,4 @@ fn service_account(ctx: &Context, workload: &Workload) -> Result<String, Error> 
     };
     let spec = runtime.as_ref().map(|runtime| &runtime.spec);
     Ok(ctx.around.decide(&workload.key.namespace, pod, spec)?.service_account)
-}
-
-/// How the template was brought to its state.
-enum Written {
-    /// It is there; true = it was patched.
-    Yes(Arc<Workload>, bool),
-    /// Not now.
-    No(Done),
-}
-
-/// Annotations and variables, in one patch.
-async fn template(
-    ctx: &Context,
-    mut workload: Arc<Workload>,
-    mode: Mode,
-    desired: &Values,
-    lost: bool,
-) -> Result<Written, Error> {
-    let mut granted = false;
-    for _ in 0..ATTEMPTS {
-        let recorded = workload.recorded();
-        let plan = env::plan(&workload.containers, &recorded, desired, rules(ctx, &workload, mode));
-        let patch = TemplatePatch::new(&workload, desired, plan.changes);
-        if patch.is_empty() {
-            return Ok(Written::Yes(workload, false));
-        }
-        let state = rollout::fingerprint(desired, workload.containers.len());
-        let now = Instant::now();
-        if let Some(rest) = ctx.tracks.with(&workload, |track| track.guard.truce(state, now)) {
-            return reverted(ctx, &workload, rest).await.map(Written::No);
-        }
-        if !granted && rollout::needs_token(&workload, ctx.now()) {
-            if let Turn::Wait(delay) = ctx.limiter.try_acquire(&workload.key) {
-                return Ok(Written::No(queued(&recorded, delay)));
-            }
-            granted = true;
-        }
-        match write::patch_template(ctx, &workload, &patch).await? {
-            Patched::Done(after) => {
-                ctx.tracks.with(&workload, |track| track.guard.wrote(state, Instant::now()));
-                ctx.metrics.rollout(cause(&recorded, desired, lost));
-                return Ok(Written::Yes(after, true));
-            }
-            Patched::Stale => match write::read_workload(ctx, &workload.key).await? {
-                Some(live) if is_same_question(&live, &workload) => workload = live,
-                // Gone, another one, or its user wants something else: from the beginning.
-                _ => return Ok(Written::No(Done::again(Duration::ZERO))),
-            },
-            Patched::Refused(error) => return Ok(Written::No(refused(ctx, &workload, &error))),
-        }
-    }
-    Ok(Written::No(Done::again(AFTER_CONFLICTS)))
-}
-
-/// The experiment, and who may use it, are the same for both.
-fn is_same_question(live: &Workload, before: &Workload) -> bool {
-    let asked = |w: &Workload| {
-        (
-            w.uid.clone(),
-            w.deleting,
-            w.type_label.clone(),
-            w.inject.clone(),
-            w.experiment.clone(),
-            w.service_account.clone(),
-        )
-    };
-    asked(live) == asked(before)
-}
-
-fn cause(recorded: &Values, desired: &Values, lost: bool) -> Cause {
-    let same_server = match (recorded.get(Field::TrackingUri), desired.get(Field::TrackingUri)) {
-        (Some(before), Some(now)) => env::same_address(before, now),
-        _ => true,
-    };
-    if lost {
-        Cause::ExperimentLost
-    } else if recorded.is_empty() {
-        Cause::Configured
-    } else if same_server {
-        Cause::Repair
-    } else {
-        Cause::Server
-    }
-}
-
-fn queued(recorded: &Values, delay: Duration) -> Done {
-    let said = delay >= WORTH_SAYING && recorded.get(Field::ExperimentId).is_none();
-    let text = "Waiting for the limiter of rollouts (--rollout-qps, --rollout-burst)";
-    Done { report: said.then(|| Report::new(reason::PENDING, text)), next: Some(delay) }
-}
-
-fn refused(ctx: &Context, workload: &Workload, error: &kube::Error) -> Done {
-    let note = format!("{} cannot be patched: {}", workload.key, message_of(error));
-    announce::trouble(ctx, workload, "MLflowPatchFailed", &note);
-    // What the API server refuses today it refuses in a second too.
-    let next = match code_of(error) {
-        400..=499 => BLOCKED,
-        _ => jitter(FAILING, 0.5),
-    };
-    Done::with(Report::new(reason::PATCH_FAILED, note), Some(next))
-}
-
-async fn reverted(ctx: &Context, workload: &Workload, rest: Duration) -> Result<Done, Error> {
-    let known = ctx.index.runtime_of(&workload.key).and_then(|runtime| runtime.condition.clone());
-    if let Some(said) = known.filter(|said| said.reason == reason::PATCH_REVERTED) {
-        return Ok(Done::with(Report::new(reason::PATCH_REVERTED, said.message), Some(rest)));
-    }
-    let who = write::last_writer(ctx, &workload.key).await;
-    let who = who.map_or_else(|| "somebody".to_owned(), |manager| format!("field manager {manager:?}"));
-    let note = format!(
-        "{who} took the MLflow settings off the pod template again and again, so they are not written for half an \
-         hour: keep environment and annotations of others there, or set annotation mlflow.kagenti.io/inject to \
-         annotations or disabled"
-    );
-    announce::trouble(ctx, workload, "MLflowPatchReverted", &note);
-    Ok(Done::with(Report::new(reason::PATCH_REVERTED, note), Some(rest)))
 }

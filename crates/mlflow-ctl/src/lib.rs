@@ -27,6 +27,7 @@ pub mod rollout;
 pub mod server;
 pub mod settings;
 pub mod sources;
+mod template;
 pub mod track;
 pub mod tracking;
 pub mod watches;

@@ -73,6 +73,8 @@ pub struct Track {
     /// The generation of which everything was said.
     pub said: Option<i64>,
     events: Vec<(&'static str, Instant)>,
+    /// Its experiment was lost and the new one is not written yet.
+    pub lost: bool,
     /// How it is counted.
     pub state: Option<State>,
 }

@@ -226,6 +226,18 @@ async fn an_experiment_of_another_namespace_is_not_taken(
     assert!(!mlflow.operations().contains(&"restore".to_owned()));
 }
 
+/// A server that is too old for workspaces ignores that one was named: the tag decides there, too.
+#[tokio::test]
+async fn a_server_that_ignores_workspaces() {
+    let mlflow = Mlflow::start(true).await;
+    mlflow.script("create", 400, error("RESOURCE_ALREADY_EXISTS", "exists"));
+    let theirs = json!({"experiment": {"experiment_id": "8", "name": "weather", "lifecycle_stage": "active",
+        "tags": [{"key": "kagenti.io/namespace", "value": "team2"}]}});
+    mlflow.script("get-by-name", 200, theirs.to_string());
+    let result = provision(&mlflow, &Settings::default(), &with_workspaces()).await;
+    assert_eq!(code(result), Code::ExperimentNameTaken);
+}
+
 /// The same when it is looked at again.
 #[tokio::test]
 async fn an_id_of_another_namespace_is_not_kept() {

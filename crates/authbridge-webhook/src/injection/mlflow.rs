@@ -1,53 +1,32 @@
 //! MLflow variables at admission (webhook §10.1; MLflow chapter §7.2).
 
+use api_types::mlflow::Field;
+
 use super::{
     env::{EnvEdit, literal},
     pod::{Container, Pod},
 };
 
-/// Annotation whose presence asks for the variables.
-const EXPERIMENT_ID: &str = "mlflow.kagenti.io/experiment-id";
-
-/// Variables and the annotations that carry their values, in the order they are added.
-const VARIABLES: [(&str, &str); 4] = [
-    ("MLFLOW_TRACKING_URI", "mlflow.kagenti.io/tracking-uri"),
-    ("MLFLOW_TRACKING_AUTH", "mlflow.kagenti.io/tracking-auth"),
-    ("MLFLOW_EXPERIMENT_ID", EXPERIMENT_ID),
-    ("MLFLOW_EXPERIMENT_NAME", "mlflow.kagenti.io/experiment-name"),
-];
-
-/// A user's authentication does not contradict our tracking server, the other three do.
-const USER_MAY_OWN: &str = "MLFLOW_TRACKING_AUTH";
-
 /// True when the Pod asks for the variables.
 pub(crate) fn wanted(pod: &Pod<'_>) -> bool {
-    !pod.annotation(EXPERIMENT_ID).is_empty()
+    !pod.annotation(Field::ExperimentId.annotation()).is_empty()
 }
 
 /// Adds the missing variables to one container: all or nothing, because a user's URI with our experiment would
 /// break the SDK.
 pub(crate) fn add(pod: &Pod<'_>, container: &Container<'_>, env: &mut EnvEdit<'_>) {
-    let desired = || {
-        VARIABLES
-            .iter()
-            .map(|(name, annotation)| (*name, pod.annotation(annotation)))
-            .filter(|(_, value)| !value.is_empty())
+    let value = |field: Field| pod.annotation(field.annotation());
+    let users = |field: Field| {
+        container.env(field.variable()).is_some_and(|entry| literal(entry) != Some(value(field)))
     };
-    let users =
-        |name: &str, value: &str| container.env(name).is_some_and(|entry| literal(entry) != Some(value));
-    let owned = |(name, _): &(&str, &str)| *name != USER_MAY_OWN && users(name, pod.annotation(of(name)));
-    if VARIABLES.iter().any(owned) {
+    if Field::ALL.into_iter().any(|field| field.must_agree() && users(field)) {
         return;
     }
-    for (name, value) in desired() {
-        if container.env(name).is_none() {
-            env.append(name, value);
+    for field in Field::ALL {
+        if !value(field).is_empty() && container.env(field.variable()).is_none() {
+            env.append(field.variable(), value(field));
         }
     }
-}
-
-fn of(variable: &str) -> &'static str {
-    VARIABLES.iter().find(|(name, _)| *name == variable).map_or("", |(_, annotation)| annotation)
 }
 
 #[cfg(test)]
@@ -86,9 +65,9 @@ mod tests {
         let mut patch = Patch::default();
         edit.finish(&mut patch);
         let text = String::from_utf8(patch.to_json()).expect("UTF-8");
-        let added: Vec<&str> = VARIABLES
-            .iter()
-            .map(|(name, _)| *name)
+        let added: Vec<&str> = Field::ALL
+            .into_iter()
+            .map(Field::variable)
             .filter(|name| text.contains(&format!("\"{name}\"")))
             .collect();
         assert_eq!(added, want);

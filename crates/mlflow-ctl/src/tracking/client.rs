@@ -120,7 +120,9 @@ impl Tracking {
         match read {
             Ok(capabilities) => {
                 let usage = usage(&capabilities);
-                tracing::info!(server = %base, workspaces = usage.workspaces, auth = ?usage.auth, "MLflow server");
+                if known.get(base).is_none_or(|(_, before)| *before != capabilities) {
+                    tracing::info!(server = %base, workspaces = usage.workspaces, auth = ?usage.auth, "MLflow server");
+                }
                 remember(&mut known, base, capabilities);
                 Ok(usage)
             }

@@ -148,12 +148,12 @@ impl Session<'_> {
         Ok(experiment.id)
     }
 
-    /// Without workspaces all namespaces share one set of names: an experiment that was made for another namespace is
-    /// never used.
+    /// An experiment that was made for another namespace is never used. Without workspaces all namespaces share one set
+    /// of names, and with them a server too old to know workspaces may ignore that one was named.
     fn may_use(&self, experiment: &Experiment, asked: Asked<'_>) -> Result<(), Problem> {
         let theirs = experiment.namespace.as_deref().filter(|namespace| *namespace != asked.namespace);
         match theirs {
-            Some(namespace) if self.to.workspace.is_none() => Err(Problem::new(
+            Some(namespace) => Err(Problem::new(
                 Code::ExperimentNameTaken,
                 format!(
                     "experiment {:?} on MLflow server {} belongs to namespace {namespace:?} (its tag \
@@ -162,7 +162,7 @@ impl Session<'_> {
                     asked.name, self.to.base
                 ),
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
