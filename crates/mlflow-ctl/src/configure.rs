@@ -18,7 +18,7 @@ use crate::{
     server::{NoServer, Server},
     sources::{Source, State},
     template::{Written, write_template},
-    track::{Identity, Known},
+    track::{Identity, Known, Track},
     tracking::{Code, Failure, Found, Pace, Problem, Usage},
     workload::Workload,
     write,
@@ -26,6 +26,7 @@ use crate::{
 
 /// When to look again at what somebody has to put right in Kubernetes.
 pub(crate) const BLOCKED: Duration = Duration::from_secs(300);
+
 /// How a pass over an agent ended.
 pub(crate) struct Done {
     report: Option<Report>,
@@ -217,7 +218,7 @@ async fn experiment(
                 if found == Found::Restored {
                     tracing::info!(workload = %key, experiment = %held.id, "a deleted experiment is restored");
                 }
-                ctx.tracks.with(workload, |track| track.succeeded());
+                ctx.tracks.with(workload, Track::succeeded);
                 known = Some(Known { verify_at: next_look(period), ..held.clone() });
             }
             Ok(Found::Lost) => {
@@ -230,13 +231,12 @@ async fn experiment(
             Err(Failure::Problem(found)) => problem = Some(found),
         }
     }
-    let known = match known {
-        Some(known) => known,
-        None => {
-            let id = ctx.tracking.provision(server, usage, key, &identity.name).await?;
-            ctx.tracks.with(workload, |track| track.succeeded());
-            Known { identity, id, verify_at: next_look(period) }
-        }
+    let known = if let Some(known) = known {
+        known
+    } else {
+        let id = ctx.tracking.provision(server, usage, key, &identity.name).await?;
+        ctx.tracks.with(workload, Track::succeeded);
+        Known { identity, id, verify_at: next_look(period) }
     };
     let mut next = known.verify_at.map(|at| at.saturating_duration_since(Instant::now()));
     let id = known.id.clone();

@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::workload::Workload;
 
@@ -102,12 +102,12 @@ pub struct RoleState {
 
 impl RoleState {
     /// Compacts what was read.
-    pub fn of(role: Role) -> Self {
-        let experiment = match role.rules.as_deref() {
+    pub fn of(object: Role) -> Self {
+        let experiment = match object.rules.as_deref() {
             Some([rule]) => experiment_of(rule),
             _ => None,
         };
-        Self { marks: Marks::of(role.metadata), experiment }
+        Self { marks: Marks::of(object.metadata), experiment }
     }
 }
 
@@ -180,9 +180,9 @@ pub fn role_step(now: Option<&RoleState>, desired: &Desired<'_>, workload: &Work
     }
     let mut patch = marks_patch(&now.marks, workload);
     if now.experiment.as_deref() != Some(desired.experiment) {
-        patch["rules"] = json!(rules(desired));
+        patch.insert("rules".to_owned(), json!(rules(desired)));
     }
-    Step::Update(patch)
+    Step::Update(Value::Object(patch))
 }
 
 /// What to do with the RoleBinding.
@@ -200,20 +200,23 @@ pub fn binding_step(now: Option<&BindingState>, desired: &Desired<'_>, workload:
     }
     let mut patch = marks_patch(&now.marks, workload);
     if !bound {
-        patch["subjects"] = json!(subjects(desired, workload));
+        patch.insert("subjects".to_owned(), json!(subjects(desired, workload)));
     }
-    Step::Update(patch)
+    Step::Update(Value::Object(patch))
 }
 
-fn marks_patch(now: &Marks, workload: &Workload) -> Value {
-    let mut metadata = json!({ "uid": now.uid, "resourceVersion": now.resource_version });
+fn marks_patch(now: &Marks, workload: &Workload) -> Map<String, Value> {
+    let mut metadata = Map::from_iter([
+        ("uid".to_owned(), json!(now.uid)),
+        ("resourceVersion".to_owned(), json!(now.resource_version)),
+    ]);
     if !now.labelled {
-        metadata["labels"] = json!({ label::MANAGED_BY: MANAGED_BY_OPERATOR });
+        metadata.insert("labels".to_owned(), json!({ label::MANAGED_BY: MANAGED_BY_OPERATOR }));
     }
     if let Some(owners) = owners(&now.owners, workload) {
-        metadata["ownerReferences"] = json!(owners);
+        metadata.insert("ownerReferences".to_owned(), json!(owners));
     }
-    json!({ "metadata": metadata })
+    Map::from_iter([("metadata".to_owned(), Value::Object(metadata))])
 }
 
 fn rules(desired: &Desired<'_>) -> Vec<PolicyRule> {

@@ -255,6 +255,7 @@ mod tests {
         );
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests hand over what `json!` made")]
     fn sandbox(template: Value) -> Value {
         json!({"metadata": {"resourceVersion": "7"}, "spec": {"podTemplate": template}})
     }

@@ -195,6 +195,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests hand over what `json!` made")]
     fn view(name: &str, change: Value) -> MlflowView {
         let mut object = json!({
             "metadata": {"name": name, "creationTimestamp": "2026-01-02T00:00:00Z"},

@@ -186,6 +186,7 @@ mod tests {
     use crate::{kinds::WorkloadKind, tracking::Code, workload::tests::workload};
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests hand over what `json!` made")]
     fn agent(metadata: serde_json::Value) -> Arc<Workload> {
         Arc::new(workload(WorkloadKind::Deployment, json!({ "metadata": metadata })))
     }

@@ -49,25 +49,25 @@ pub fn tasks(
     around: &Arc<Surroundings>,
     wake: Wake,
 ) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
-    let watcher = Watcher { client: client.clone(), watches: watches.clone(), around: around.clone(), wake };
+    let inputs = Watcher { client: client.clone(), watches: watches.clone(), around: around.clone(), wake };
     let register = |input, namespace: Option<&str>| around.sources.register(input, namespace);
     let mut tasks: Vec<(&'static str, BoxFuture<'static, ()>)> = Vec::new();
     register(Input::Spire, None);
-    tasks.push(("watch csidrivers", Box::pin(watcher.clone().spire())));
+    tasks.push(("watch csidrivers", Box::pin(inputs.clone().spire())));
     let operator = around.operator_namespace.clone();
     for input in [Input::Gates, Input::Platform] {
         register(input, Some(&operator));
-        tasks.push(("watch configmaps", Box::pin(watcher.clone().configs(input, Some(operator.clone())))));
+        tasks.push(("watch configmaps", Box::pin(inputs.clone().configs(input, Some(operator.clone())))));
     }
     for namespace in watch::namespaces_of(scope) {
         for input in [Input::Authbridge, Input::Runtime] {
             register(input, namespace.as_deref());
-            tasks.push(("watch configmaps", Box::pin(watcher.clone().configs(input, namespace.clone()))));
+            tasks.push(("watch configmaps", Box::pin(inputs.clone().configs(input, namespace.clone()))));
         }
         register(Input::Namespaces, namespace.as_deref());
         tasks.push(match namespace {
-            None => ("watch namespaces", Box::pin(watcher.clone().namespaces())),
-            Some(name) => ("poll namespace", Box::pin(watcher.clone().poll_namespace(name))),
+            None => ("watch namespaces", Box::pin(inputs.clone().namespaces())),
+            Some(name) => ("poll namespace", Box::pin(inputs.clone().poll_namespace(name))),
         });
     }
     tasks

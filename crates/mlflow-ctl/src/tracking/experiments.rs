@@ -102,8 +102,7 @@ impl Session<'_> {
             }
             match (self.look_up(client, asked).await, refused.take()) {
                 (Ok(Some(experiment)), _) => return self.take(client, experiment, asked).await,
-                (Ok(None), Some(problem)) => return Err(problem.into()),
-                (Err(Failure::Problem(_)), Some(problem)) => return Err(problem.into()),
+                (Ok(None) | Err(Failure::Problem(_)), Some(problem)) => return Err(problem.into()),
                 (Ok(None), None) => {}
                 (Err(failure), _) => return Err(failure),
             }

@@ -26,6 +26,7 @@ use mlflow_ctl::{
     workload::{Workload, WorkloadKey, WorkloadView},
 };
 use rest_client::BaseUrl;
+pub(crate) use scripted_api::pair;
 use scripted_api::{Reply, client};
 use serde_json::{Value, json};
 
@@ -418,8 +419,4 @@ pub(crate) fn env_of(template: &Value, container: usize) -> Vec<(String, Value)>
         .filter(|entry| entry["name"].as_str().unwrap().starts_with("MLFLOW_"))
         .map(|entry| (entry["name"].as_str().unwrap().to_owned(), entry["value"].clone()))
         .collect()
-}
-
-pub(crate) fn pair(status: &str, reason: &str) -> Option<(String, String)> {
-    Some((status.into(), reason.into()))
 }

@@ -144,10 +144,7 @@ fn ids(#[case] body: Value, #[case] want: Option<&str>) {
 fn experiments_are_read() {
     let base = base();
     let sent = Sent { operation: Operation::LookUp, base: &base, workspace: None };
-    let read = |experiment: Value| experiment_of(&json!({ "experiment": experiment }), sent);
-    fn experiment_of(body: &Value, sent: Sent<'_>) -> Result<Experiment, Problem> {
-        experiment(body, sent)
-    }
+    let read = |shown: Value| experiment(&json!({ "experiment": shown }), sent);
     let full = json!({"experiment_id": "7", "name": "a", "lifecycle_stage": "deleted",
         "tags": [{"key": "x", "value": "y"}, {"key": "kagenti.io/namespace", "value": "team1"}]});
     let found = read(full).unwrap();
