@@ -13,6 +13,10 @@ pub(crate) fn command(component: &str) -> Result<Command> {
             cli::command::<runtime_ctl::process::Cli>(&runtime_ctl::settings::COMPONENT, &|_| None)
         }
         "card-ctl" => cli::command::<card_ctl::process::Cli>(&card_ctl::settings::COMPONENT, &|_| None),
+        "client-registration-ctl" => cli::command::<client_registration_ctl::process::Cli>(
+            &client_registration_ctl::settings::COMPONENT,
+            &|_| None,
+        ),
         "mlflow-ctl" => cli::command::<mlflow_ctl::process::Cli>(&mlflow_ctl::settings::COMPONENT, &|_| None),
         "netpol-ctl" => cli::command::<netpol_ctl::process::Cli>(&netpol_ctl::settings::COMPONENT, &|_| None),
         "authbridge-webhook" => cli::command::<authbridge_webhook::settings::Cli>(

@@ -254,7 +254,10 @@ mod tls {
         let file = CaFile::load(&path).unwrap();
         let client = RestClient::new(ClientOptions { breaker, ..options() }, Some(file)).unwrap();
         let error = client.send(&get(&base)).await.unwrap_err();
-        assert!(matches!(&error, CallError::Tls(text) if text.contains("invalid peer certificate")), "{error:?}");
+        assert!(
+            matches!(&error, CallError::Tls(text) if text.contains("invalid peer certificate")),
+            "{error:?}"
+        );
         assert!(error.is_tls() && !error.is_transient());
 
         let watching = client.clone();

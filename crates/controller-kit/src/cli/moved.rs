@@ -5,7 +5,8 @@
 
 /// Components of this release. A flag of any other component is refused with a message that says
 /// the component is not there yet (README decision 31).
-const BUILT: &[&str] = &["runtime-ctl", "authbridge-webhook", "card-ctl", "netpol-ctl", "mlflow-ctl"];
+const BUILT: &[&str] =
+    &["runtime-ctl", "authbridge-webhook", "card-ctl", "netpol-ctl", "mlflow-ctl", "client-registration-ctl"];
 
 /// Flags of features that no component has (README decision 10).
 const NOT_BUILT: &[&str] = &[

@@ -285,7 +285,7 @@ async fn bad_flags_and_files_exit_with_2() {
     let cluster = Cluster::start().await;
     let cases: &[(&[&str], &str)] = &[
         (&["--nonsense"], "--nonsense"),
-        (&["--enable-mlflow"], "--enable-mlflow is a flag of mlflow-ctl, which is not part of this release"),
+        (&["--enable-agent-webhook"], "is a flag of agent-ctl, which is not part of this release"),
         (&["--rollout-qps=3"], "is a flag of runtime-ctl; remove it from test-ctl and set it there"),
         (&["--enable-kuadrant"], "a feature that this suite does not have"),
         (&["--watch-namespaces=Team1"], "is not a namespace name"),
