@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{env::Values, workload::Workload};
 
-/// A workload younger than this passes the limiter at once.
+/// A workload younger than this passes the limiter at once when it is configured for the first time.
 const YOUNG: Duration = Duration::from_secs(600);
 /// The same state written this often ...
 const REPETITIONS: usize = 3;
@@ -46,9 +46,11 @@ impl Cause {
     }
 }
 
-/// True for a workload whose Pods serve somebody: changing it takes a token of the limiter.
+/// True for a workload whose Pods serve somebody: changing it takes a token of the limiter. One that is being rolled
+/// out with its first settings is not held up; once it has them it is like any other, or a new address would restart
+/// everything that was made in the last ten minutes at once (scenario 14).
 pub fn needs_token(workload: &Workload, now: Timestamp) -> bool {
-    workload.available && !is_young(workload, now)
+    workload.available && (workload.is_marked() || !is_young(workload, now))
 }
 
 /// Created less than ten minutes ago.
@@ -128,13 +130,22 @@ mod tests {
     use serde_json::json;
 
     #[rstest]
-    #[case::old_and_serving("2026-01-01T00:00:00Z", 1, true)]
-    #[case::young("2026-01-01T11:55:00Z", 1, false)]
-    #[case::nobody_serves("2026-01-01T00:00:00Z", 0, false)]
-    #[case::ahead_of_our_clock("2026-01-01T12:00:30Z", 1, false)]
-    fn tokens(#[case] created: &str, #[case] available: i32, #[case] want: bool) {
-        let document =
-            json!({"metadata": {"creationTimestamp": created}, "status": {"availableReplicas": available}});
+    #[case::old_and_serving("2026-01-01T00:00:00Z", 1, json!({}), true)]
+    #[case::young("2026-01-01T11:55:00Z", 1, json!({}), false)]
+    #[case::young_and_configured("2026-01-01T11:55:00Z", 1, json!({"mlflow.kagenti.io/experiment-id": "1"}), true)]
+    #[case::nobody_serves("2026-01-01T00:00:00Z", 0, json!({"mlflow.kagenti.io/experiment-id": "1"}), false)]
+    #[case::ahead_of_our_clock("2026-01-01T12:00:30Z", 1, json!({}), false)]
+    fn tokens(
+        #[case] created: &str,
+        #[case] available: i32,
+        #[case] annotations: serde_json::Value,
+        #[case] want: bool,
+    ) {
+        let document = json!({
+            "metadata": {"creationTimestamp": created},
+            "spec": {"template": {"metadata": {"annotations": annotations}}},
+            "status": {"availableReplicas": available},
+        });
         let now = "2026-01-01T12:00:00Z".parse().unwrap();
         assert_eq!(needs_token(&workload(WorkloadKind::Deployment, document), now), want);
     }
