@@ -259,7 +259,7 @@ fn next_look(period: Duration) -> Option<Instant> {
 }
 
 /// The recorded id, when it may be believed without asking: everything on the workload agrees with it, and the
-/// workload is older than this process. Annotations of a new workload may be anybody's idea.
+/// workload is older than the work of this process. Annotations of a new workload may be anybody's idea.
 fn trusted(
     ctx: &Context,
     workload: &Workload,
@@ -272,7 +272,8 @@ fn trusted(
     let same = recorded.get(Field::ExperimentName) == Some(&*identity.name)
         && recorded.get(Field::TrackingUri) == desired.get(Field::TrackingUri)
         && recorded.get(Field::TrackingAuth) == desired.get(Field::TrackingAuth);
-    let older = workload.created.is_some_and(|created| created < ctx.started);
+    let started = ctx.started();
+    let older = workload.created.is_some_and(|created| created < started);
     let wanted = desired.clone().with(Field::ExperimentId, id);
     let in_place = || env::plan(&workload.containers, recorded, &wanted, rules).changes.is_empty();
     (same && older && in_place()).then(|| id.to_owned())

@@ -1,6 +1,10 @@
 //! Handles and memories of the process.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use controller_kit::{
     controller::{Common, Handles},
@@ -46,8 +50,7 @@ pub struct Context {
     pub announcements: EventRecorder,
     /// Metrics.
     pub metrics: OwnMetrics,
-    /// When this process started.
-    pub started: Timestamp,
+    started: OnceLock<Timestamp>,
 }
 
 impl Deref for Context {
@@ -72,7 +75,7 @@ impl Context {
             metrics: OwnMetrics::register(&handles.metrics, &limiter, index.clone(), tracks.clone()),
             around: Arc::new(Surroundings::new(&handles.operator_namespace)),
             announcements: handles.events.reporting_as(REPORTER),
-            started: (handles.clock)(),
+            started: OnceLock::new(),
             common: Common::new(handles, "mlflow"),
             settings,
             index,
@@ -81,6 +84,12 @@ impl Context {
             servers,
             tracks,
         }
+    }
+
+    /// When this process began to work, which it does once it leads: what was made before had another one to look
+    /// after it.
+    pub fn started(&self) -> Timestamp {
+        *self.started.get_or_init(|| self.now())
     }
 
     /// Asks for a look at a workload.

@@ -26,6 +26,7 @@ const NOT_SYNCED: Duration = Duration::from_millis(300);
 /// # Errors
 /// What a retry may fix.
 pub async fn pass(ctx: &Context, key: &WorkloadKey) -> Result<Next, Error> {
+    ctx.started();
     match one(ctx, key).await {
         Err(Error::NotSynced(what)) => {
             tracing::debug!(workload = %key, "waiting for the watch of {what}");
