@@ -149,8 +149,8 @@ fn experiments_are_read() {
         "tags": [{"key": "x", "value": "y"}, {"key": "kagenti.io/namespace", "value": "team1"}]});
     let found = read(full).unwrap();
     assert_eq!((found.id.as_str(), found.deleted, found.namespace.as_deref()), ("7", true, Some("team1")));
-    let bare = read(json!({"experiment_id": "7", "name": "a"})).unwrap();
-    assert_eq!((bare.deleted, bare.namespace), (false, None));
+    let untagged = read(json!({"experiment_id": "7", "name": "a"})).unwrap();
+    assert_eq!((untagged.deleted, untagged.namespace), (false, None));
     read(json!({"experiment_id": "7", "name": "a", "lifecycle_stage": "purged"})).unwrap_err();
     read(json!({"name": "a"})).unwrap_err();
 }
