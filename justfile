@@ -17,6 +17,14 @@ test-long:
     cargo test --package agent-trust --test suite -- --ignored --nocapture
     cargo test --package e2e --test long -- --ignored --nocapture --test-threads 1
 
+# Scenarios on a real Keycloak and a real MLflow; needs Java 17 and Python 3.11 with venv
+e2e-services filter="":
+    cargo test --package e2e --test services -- --ignored --skip long_ --test-threads 4 {{filter}}
+
+# Those of them that last over two minutes or need thousands of objects
+e2e-services-long:
+    cargo test --package e2e --test services -- --ignored --nocapture --test-threads 1 long_
+
 # One table: time, requests, CPU, memory
 bench *args:
     cargo bench-suite {{args}}

@@ -103,6 +103,7 @@ struct State {
     upstream: Option<String>,
     seen: Mutex<Vec<Seen>>,
     rule: Mutex<Option<Rule>>,
+    delay: Mutex<Duration>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -125,7 +126,7 @@ impl Proxy {
     async fn start(upstream: Option<String>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr().context("the own address")?;
-        let state = Arc::new(State { upstream, seen: Mutex::default(), rule: Mutex::default() });
+        let state = Arc::new(State { upstream, seen: Mutex::default(), rule: Mutex::default(), delay: Mutex::default() });
         let shared = state.clone();
         let server = tokio::spawn(async move {
             let client: Client<HttpConnector, Full<Bytes>> =
@@ -173,6 +174,11 @@ impl Proxy {
         self.fault(|_| Some(Fault::Cut));
     }
 
+    /// From now on every answer takes this long, many at a time.
+    pub fn slow(&self, time: Duration) {
+        *locked(&self.state.delay) = time;
+    }
+
     /// From now on everything is passed on.
     pub fn heal(&self) {
         *locked(&self.state.rule) = None;
@@ -212,6 +218,10 @@ async fn pass(
             seen.status = status.as_u16();
         }
     };
+    let delay = *locked(&state.delay);
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     match rule.and_then(|rule| rule(&seen)) {
         Some(Fault::Cut) => bail!("cut off"),
         Some(Fault::Answer { status, content, body, headers }) => {

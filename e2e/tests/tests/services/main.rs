@@ -6,4 +6,5 @@
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
 mod client;
+mod mlflow;
 mod servers;

@@ -21,7 +21,7 @@ async fn keycloak_down(realm: &'static str, count: usize, outage: Duration) -> R
     // The rate is one of an outage that lasts: the first calls find out about it.
     tokio::time::sleep(outage / 4).await;
     let mark = proxy.mark();
-    let settled = outage - outage / 4;
+    let settled = outage * 3 / 4;
     tokio::time::sleep(settled).await;
     let calls = proxy.since(mark).len();
     ensure!(calls as f64 / settled.as_secs_f64() < 2.0, "{calls} calls in {settled:?}");
