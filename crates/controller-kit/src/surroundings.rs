@@ -431,7 +431,7 @@ mod tests {
         let around = surroundings();
         around.set_spire(true);
         assert_eq!(account(&around, None), "weather");
-        let off = data("config.yaml", "spiffe:\n  enabled: false\n");
+        let off = data("config.yaml", "spiffe:\n  enabled: never\n");
         assert!(around.put_config(Input::Platform, "kagenti-system", Some(off.clone())));
         assert!(!around.put_config(Input::Platform, "kagenti-system", Some(off)), "no news");
         assert_eq!(account(&around, None), "default");
