@@ -63,7 +63,11 @@ impl Archive<'_> {
         let zip = dir.join(self.url.rsplit('/').next().unwrap_or("archive.zip"));
         if !zip.is_file() || digest(&zip).await? != self.sha256 {
             self.download(&zip, task).await.with_context(|| {
-                format!("{} could not be downloaded; to do it by other means, put it at {}", self.url, zip.display())
+                format!(
+                    "{} could not be downloaded; to do it by other means, put it at {}",
+                    self.url,
+                    zip.display()
+                )
             })?;
             let found = digest(&zip).await?;
             if found != self.sha256 {

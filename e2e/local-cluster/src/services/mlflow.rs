@@ -225,9 +225,11 @@ mod tests {
         };
         let args = args(&options, Path::new("/d/serve.py"), Path::new("/d"), 5000).join(" ");
         assert!(args.contains("sqlite:////d/mlflow.db"), "{args}");
-        assert!(args.ends_with(
-            "--app-name=basic-auth --allowed-hosts=mlflow.mlflow.svc:* --static-prefix=/mlflow"
-        ));
+        assert!(
+            args.ends_with(
+                "--app-name=basic-auth --allowed-hosts=mlflow.mlflow.svc:* --static-prefix=/mlflow"
+            )
+        );
         let env = environment(&options, Path::new("/d"), Some("p")).expect("an environment");
         assert_eq!(env.get("MLFLOW_AUTH_ADMIN_PASSWORD").map(String::as_str), Some("p"));
     }

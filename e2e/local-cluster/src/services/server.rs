@@ -38,7 +38,10 @@ pub(super) struct Process {
 /// Its environment has passwords.
 impl std::fmt::Debug for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Process").field("name", &self.spec.name).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Process")
+            .field("name", &self.spec.name)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 

@@ -126,7 +126,12 @@ impl Proxy {
     async fn start(upstream: Option<String>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr().context("the own address")?;
-        let state = Arc::new(State { upstream, seen: Mutex::default(), rule: Mutex::default(), delay: Mutex::default() });
+        let state = Arc::new(State {
+            upstream,
+            seen: Mutex::default(),
+            rule: Mutex::default(),
+            delay: Mutex::default(),
+        });
         let shared = state.clone();
         let server = tokio::spawn(async move {
             let client: Client<HttpConnector, Full<Bytes>> =

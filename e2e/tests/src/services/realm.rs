@@ -71,7 +71,12 @@ impl Realm {
             }],
         });
         let url = format!("{}/admin/realms", realm.base);
-        Call::post(url).bearer(&realm.admin_token().await?).json(&body).ok().await.context("making the realm")?;
+        Call::post(url)
+            .bearer(&realm.admin_token().await?)
+            .json(&body)
+            .ok()
+            .await
+            .context("making the realm")?;
         // Not with the realm: users that are imported with it get no default roles, and so no audience.
         let user = json!({
             "username": USER,

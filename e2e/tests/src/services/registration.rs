@@ -255,14 +255,21 @@ impl Registration {
     }
 
     /// Waits for a status and reason of condition `ClientRegistered` (`True/Registered`).
-    pub async fn until_registered(&self, ns: &Ns, limit: Duration, runtime: &str, short: &str) -> Result<Value> {
+    pub async fn until_registered(
+        &self,
+        ns: &Ns,
+        limit: Duration,
+        runtime: &str,
+        short: &str,
+    ) -> Result<Value> {
         ns.until_condition(limit, runtime, "ClientRegistered", short).await
     }
 }
 
 /// The Secret with the component's own credentials (client-registration §2.1).
 async fn write_login(ns: &Ns, login: Login, account: &Account) -> Result<()> {
-    let keys = if login == Login::Password { ["username", "password"] } else { ["client-id", "client-secret"] };
+    let keys =
+        if login == Login::Password { ["username", "password"] } else { ["client-id", "client-secret"] };
     let [id, secret] = keys;
     let data = json!({id: account.id, secret: account.secret});
     ns.create(objects::named(kinds::SECRET, ADMIN_SECRET).with(json!({"stringData": data}))).await.map(drop)

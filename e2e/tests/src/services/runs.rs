@@ -80,7 +80,8 @@ impl Experiments {
 
     /// Names of the active experiments but MLflow's own.
     pub async fn names(&self) -> Result<Vec<String>> {
-        let body = self.post("experiments/search", &json!({"max_results": 1000})).await?.ok_or("searching")?;
+        let body =
+            self.post("experiments/search", &json!({"max_results": 1000})).await?.ok_or("searching")?;
         let names = body.items("/experiments").iter().map(|found| found.text("/name").to_owned());
         let mut names: Vec<String> = names.filter(|name| name != "Default").collect();
         names.sort_unstable();
@@ -120,7 +121,9 @@ pub async fn log_run(python: &Path, env: &[(String, String)]) -> Result<(String,
     let words = said.lines().find_map(|line| line.strip_prefix("logged "));
     let ids = words.and_then(|words| words.split_once(' '));
     match ids {
-        Some((experiment, run)) if output.status.success() => Ok((experiment.to_owned(), run.trim().to_owned())),
+        Some((experiment, run)) if output.status.success() => {
+            Ok((experiment.to_owned(), run.trim().to_owned()))
+        }
         _ => bail!(
             "the MLflow client ended with {}: {}",
             output.status,

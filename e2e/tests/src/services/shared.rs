@@ -55,7 +55,8 @@ pub async fn mlflow() -> Result<Arc<Mlflow>> {
 
 /// The MLflow of all tests that have workspaces.
 pub async fn mlflow_with_workspaces() -> Result<Arc<Mlflow>> {
-    let options = MlflowOptions { name: "mlflow-workspaces".to_owned(), workspaces: true, ..Default::default() };
+    let options =
+        MlflowOptions { name: "mlflow-workspaces".to_owned(), workspaces: true, ..Default::default() };
     shared_mlflow(&WORKSPACES, options).await.context("the shared MLflow with workspaces")
 }
 

@@ -103,6 +103,7 @@ pub async fn create_mlflow(global: &Ns, url: &str) -> Result<Value> {
         "backendStoreUri": "sqlite:////mlflow/mlflow.db",
         "artifactsDestination": "file:///mlflow/artifacts",
         "serveArtifacts": true,
+        "storage": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
     }));
     global.create(object).await?;
     set_available(global, url, true).await

@@ -112,7 +112,9 @@ impl Call {
             };
             anyhow::Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
         };
-        tokio::time::timeout(LIMIT, exchange).await.with_context(|| format!("{what}: no answer in {LIMIT:?}"))?
+        tokio::time::timeout(LIMIT, exchange)
+            .await
+            .with_context(|| format!("{what}: no answer in {LIMIT:?}"))?
     }
 
     /// Sends it and returns the body of a successful answer.

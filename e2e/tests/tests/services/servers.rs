@@ -9,7 +9,8 @@ use serde_json::json;
 
 /// A confidential client with a service account.
 async fn service_account(realm: &Realm, id: &str, secret: &str) -> Result<Account> {
-    let body = json!({"clientId": id, "secret": secret, "publicClient": false, "serviceAccountsEnabled": true});
+    let body =
+        json!({"clientId": id, "secret": secret, "publicClient": false, "serviceAccountsEnabled": true});
     realm.create_client(&body).await?;
     Ok(Account { id: id.to_owned(), secret: secret.to_owned() })
 }
@@ -59,7 +60,8 @@ async fn servers_one_role_is_enough_to_register_and_for_nothing_else() -> Result
 #[ignore = "services: just e2e-services"]
 async fn servers_keycloak_comes_back_as_it_was() -> Result<()> {
     let suite = Servers::suite().await?;
-    let options = KeycloakOptions { name: "keycloak-plain".to_owned(), features: Vec::new(), keep_data: true };
+    let options =
+        KeycloakOptions { name: "keycloak-plain".to_owned(), features: Vec::new(), keep_data: true };
     let own = Keycloak::start(suite.cluster(), options).await?;
     let realm = Realm::create(&own, "kept").await?;
     let before = realm.keys().await?;

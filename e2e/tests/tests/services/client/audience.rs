@@ -46,13 +46,15 @@ async fn client_11_audience_repair() -> Result<()> {
     let mapper = found.first().cloned().unwrap_or_default();
     let one = format!("{path}/{}", mapper.text("/id"));
     realm.admin(Method::DELETE, &one, None).await?.ok_or("deleting the mapper")?;
-    wait_for(limit, "a deleted mapper to be made again", async || repaired(realm, scope, &agent).await).await?;
+    wait_for(limit, "a deleted mapper to be made again", async || repaired(realm, scope, &agent).await)
+        .await?;
 
     let (_, found) = mappers(realm, scope).await?;
     let mut changed = found.first().cloned().unwrap_or_default();
     changed["config"]["included.custom.audience"] = json!("somebody/else");
     realm.write(Method::PUT, &format!("{path}/{}", changed.text("/id")), &changed).await?;
-    wait_for(limit, "a changed audience to be set right", async || repaired(realm, scope, &agent).await).await?;
+    wait_for(limit, "a changed audience to be set right", async || repaired(realm, scope, &agent).await)
+        .await?;
 
     let (_, found) = mappers(realm, scope).await?;
     let one = format!("{path}/{}", found.first().map(|mapper| mapper.text("/id")).unwrap_or_default());

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 const NAME: &str = "authbridge-config";
 
 async fn until_data(ns: &Ns, limit: u64, key: &str, value: &str) -> Result<Value> {
-    let wanted = |object: &Value| object.pointer("/data").and_then(|data| data.get(key)) == Some(&json!(value));
+    let wanted =
+        |object: &Value| object.pointer("/data").and_then(|data| data.get(key)) == Some(&json!(value));
     ns.until(secs(limit), kinds::CONFIG_MAP, NAME, &format!("{key}={value}"), wanted).await
 }
 
@@ -33,7 +34,10 @@ async fn client_19_namespace_defaults() -> Result<()> {
     let data = &map["data"];
     ensure!(data["KEYCLOAK_REALM"] == "tx", "{data}");
     ensure!(data["KEYCLOAK_NAMESPACE"] == "keycloak", "{data}");
-    ensure!(data["SPIFFE_IDP_ALIAS"] == "spire-spiffe" && data["CREDENTIAL_WAIT_TIMEOUT"] == "120s", "{data}");
+    ensure!(
+        data["SPIFFE_IDP_ALIAS"] == "spire-spiffe" && data["CREDENTIAL_WAIT_TIMEOUT"] == "120s",
+        "{data}"
+    );
     for absent in ["KEYCLOAK_URL", "ISSUER", "EXPECTED_AUDIENCE", "JWT_AUDIENCE", "SPIRE_ENABLED"] {
         ensure!(data.get(absent).is_none(), "{absent}: {data}");
     }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 #[ignore = "services: just e2e-services"]
 async fn client_06_drift() -> Result<()> {
     let registration = Registration::own(Setup::new("client-06").proxied()).await?;
-    let (realm, proxy, ns) = (registration.realm(), registration.proxy()?, registration.place("team1").await?);
+    let (realm, proxy, ns) =
+        (registration.realm(), registration.proxy()?, registration.place("team1").await?);
     let before = registration.registered(&ns, "weather").await?;
     registration.until_registered(&ns, secs(20), "weather", "True/Registered").await?;
     let redirect = json!(["https://example.test/*"]);
@@ -26,7 +27,8 @@ async fn client_06_drift() -> Result<()> {
     .await?;
     ensure!(client["redirectUris"] == redirect, "the administrator's own field: {client}");
     ensure!(client.text("/secret") == before.secret, "the secret changed");
-    let writes: Vec<_> = proxy.since(mark).into_iter().filter(|seen| seen.is_write() && !seen.is_token()).collect();
+    let writes: Vec<_> =
+        proxy.since(mark).into_iter().filter(|seen| seen.is_write() && !seen.is_token()).collect();
     ensure!(writes.len() == 1 && writes[0].method == "PUT", "{writes:?}");
     Ok(())
 }

@@ -26,12 +26,15 @@ async fn client_fault_strange_answers() -> Result<()> {
                 headers: Vec::new(),
             },
         ),
-        ("moved", Fault::Answer {
-            status: 302,
-            content: "text/html",
-            body: String::new(),
-            headers: vec![("location", "http://127.0.0.1:9/".to_owned())],
-        }),
+        (
+            "moved",
+            Fault::Answer {
+                status: 302,
+                content: "text/html",
+                body: String::new(),
+                headers: vec![("location", "http://127.0.0.1:9/".to_owned())],
+            },
+        ),
     ];
     for (name, fault) in faults {
         proxy.fault(move |seen| seen.path.contains("/admin/").then(|| fault.clone()));

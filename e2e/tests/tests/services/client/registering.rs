@@ -93,8 +93,7 @@ async fn client_01_with_the_webhook_one_rollout() -> Result<()> {
     until_credentials(&ns, secs(30), "weather-agent").await?;
     registration.until_registered(&ns, secs(40), "weather-agent", "True/Registered").await?;
     let enrolled = |pods: &[Value]| {
-        !pods.is_empty()
-            && pods.iter().all(|pod| pod.annotation(SECRET_ANNOTATION) == Some(SECRET))
+        !pods.is_empty() && pods.iter().all(|pod| pod.annotation(SECRET_ANNOTATION) == Some(SECRET))
     };
     ns.until_list(secs(40), kinds::POD, "app=weather-agent", "annotated Pods", enrolled).await?;
     let deployment = ns.stays(secs(8), kinds::DEPLOYMENT, "weather-agent").await?;
@@ -304,7 +303,9 @@ async fn client_23_leak_check() -> Result<()> {
     for status in [400_u16, 401, 403, 409, 500] {
         let echo = move |seen: &e2e::services::Seen| {
             let sent = format!("{} {:?}", String::from_utf8_lossy(&seen.body), seen.header("authorization"));
-            seen.path.contains("/clients").then(|| Fault::json(status, &json!({"error": "x", "error_description": sent})))
+            seen.path
+                .contains("/clients")
+                .then(|| Fault::json(status, &json!({"error": "x", "error_description": sent})))
         };
         proxy.fault(echo);
         ns.create(agent(&format!("refused-{status}")).replicas(0)).await?;
@@ -317,8 +318,10 @@ async fn client_23_leak_check() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let sent = proxy.seen();
     let tokens = sent.iter().filter_map(|seen| seen.header("authorization"));
-    let mut further: Vec<String> =
-        tokens.map(|text| text.trim_start_matches("Bearer ").to_owned()).filter(|text| text.len() > 20).collect();
+    let mut further: Vec<String> = tokens
+        .map(|text| text.trim_start_matches("Bearer ").to_owned())
+        .filter(|text| text.len() > 20)
+        .collect();
     further.sort_unstable();
     further.dedup();
     ensure!(!further.is_empty(), "no token was ever sent");

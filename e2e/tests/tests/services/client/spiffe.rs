@@ -50,7 +50,8 @@ async fn client_03_service_account_left_out() -> Result<()> {
 
     ns.create(agent("opted-out").template_label("kagenti.io/inject", "disabled")).await?;
     ns.create(objects::agent_runtime("opted-out", "opted-out")).await?;
-    let runtime = registration.until_registered(&ns, secs(20), "opted-out", "False/IdentityUnresolved").await?;
+    let runtime =
+        registration.until_registered(&ns, secs(20), "opted-out", "False/IdentityUnresolved").await?;
     let message = runtime.condition("ClientRegistered").message;
     ensure!(message.contains("serviceAccountName"), "{message}");
     ns.until_event(secs(10), "opted-out", "IdentityUnresolved").await?;

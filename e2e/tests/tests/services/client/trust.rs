@@ -36,7 +36,9 @@ async fn client_08_untrusted_url() -> Result<()> {
     ensure!(after.get("data") == before.get("data"), "the Secret changed");
     let address = url.trim_start_matches("http://").to_owned();
     // The proxy is allowed; another path or a look-alike of it is not.
-    for near in [format!("{}/elsewhere", registration.url()), registration.url().replace("127.0.0.1", "localhost")] {
+    for near in
+        [format!("{}/elsewhere", registration.url()), registration.url().replace("127.0.0.1", "localhost")]
+    {
         set(json!({"KEYCLOAK_URL": near})).await?;
         registration.until_registered(&ns, secs(10), "weather", "False/UntrustedKeycloakURL").await?;
     }

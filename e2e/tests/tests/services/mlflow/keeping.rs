@@ -11,10 +11,8 @@ use serde_json::Value;
 
 /// The address of the server changes under `count` running agents.
 async fn moves(count: usize) -> Result<()> {
-    let (old, new) = (
-        scripted(|_| created("1"), Value::Null).await?,
-        scripted(|_| created("2"), Value::Null).await?,
-    );
+    let (old, new) =
+        (scripted(|_| created("1"), Value::Null).await?, scripted(|_| created("2"), Value::Null).await?);
     let flags = ["--rollout-qps=5", "--rollout-burst=10", "--mlflow-resync-period=0s"];
     let tracking = Tracking::start(Found::Object(old.url()), flags).await?;
     let ns = tracking.namespace("team1", Value::Null).await?;

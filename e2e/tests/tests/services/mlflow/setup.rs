@@ -43,7 +43,8 @@ async fn mlflow_01_full_set_up() -> Result<()> {
     for container in ["agent", "helper"] {
         ensure!(names(&workload, container) == VARIABLES, "{container}: {:?}", names(&workload, container));
         let wanted = [server.url(), "kubernetes-namespaced".into(), "123".into(), "weather".into()];
-        let values: Vec<String> = literals(&workload, container).into_iter().map(|(_, value)| value).collect();
+        let values: Vec<String> =
+            literals(&workload, container).into_iter().map(|(_, value)| value).collect();
         ensure!(values == wanted, "{container}: {values:?}");
     }
     let wanted = [
@@ -69,7 +70,10 @@ async fn mlflow_01_full_set_up() -> Result<()> {
     for object in [&role, &binding] {
         ensure!(object.label("app.kubernetes.io/managed-by") == Some("kagenti-operator"), "{object}");
         let owner = &object["metadata"]["ownerReferences"][0];
-        ensure!(owner["uid"] == workload.uid() && owner.get("controller").is_none_or(|c| c == false), "{owner}");
+        ensure!(
+            owner["uid"] == workload.uid() && owner.get("controller").is_none_or(|c| c == false),
+            "{owner}"
+        );
     }
     ns.until_event(secs(10), "weather", "MLflowConfigured").await?;
     let creates = calls(&server, "experiments/create");
@@ -284,7 +288,8 @@ async fn mlflow_15_un_enrolment() -> Result<()> {
         let workload = tracking.until_configured(&ns, secs(10), name).await?;
         let mut containers = workload.items("/spec/template/spec/containers").to_vec();
         containers[1]["env"].as_array_mut().context("env")?.push(json!({"name": "MLFLOW_OWN", "value": "1"}));
-        ns.set_spec(kinds::DEPLOYMENT, name, json!({"template": {"spec": {"containers": containers}}})).await?;
+        ns.set_spec(kinds::DEPLOYMENT, name, json!({"template": {"spec": {"containers": containers}}}))
+            .await?;
         ns.set_labels(kinds::DEPLOYMENT, name, json!({TYPE: label})).await?;
         let grant = format!("kagenti-mlflow-{name}");
         ns.gone(secs(10), kinds::ROLE, &grant).await?;

@@ -58,7 +58,10 @@ async fn mlflow_11_with_workspaces() -> Result<()> {
     let found = all.clone().workspace("spaced").by_name("my weather").await?.context("no experiment")?;
     ensure!(all.workspace("default").by_name("my weather").await?.is_none(), "in the wrong workspace");
     let env = literals(&workload, "agent");
-    ensure!(env.contains(&("MLFLOW_TRACKING_AUTH".to_owned(), "kubernetes-namespaced".to_owned())), "{env:?}");
+    ensure!(
+        env.contains(&("MLFLOW_TRACKING_AUTH".to_owned(), "kubernetes-namespaced".to_owned())),
+        "{env:?}"
+    );
 
     // The client takes namespace and token from the Pod; a kubeconfig stands for the mounted files.
     let dir = tempfile::tempdir().context("a directory")?;
@@ -162,8 +165,7 @@ async fn mlflow_fault_refusals_of_a_real_server() -> Result<()> {
     let guarded = MlflowOptions { name: "mlflow-refuses".to_owned(), basic_auth: true, ..Default::default() };
     let guarded = Mlflow::start(host.cluster(), guarded).await?;
     let hosts = vec!["mlflow.mlflow.svc:*".to_owned()];
-    let picky =
-        MlflowOptions { name: "mlflow-picky".to_owned(), allowed_hosts: hosts, ..Default::default() };
+    let picky = MlflowOptions { name: "mlflow-picky".to_owned(), allowed_hosts: hosts, ..Default::default() };
     let picky = Mlflow::start(host.cluster(), picky).await?;
     for (server, code) in [(&guarded, "Unauthenticated"), (&picky, "HostRejected")] {
         let tracking = Tracking::start(Found::Flag(server.url().to_owned()), [""; 0]).await?;
