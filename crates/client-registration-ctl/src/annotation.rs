@@ -78,7 +78,7 @@ pub fn patch(workload: &Workload, marks: &Marks) -> Value {
     if let Some(revision) = marks.revision {
         annotations.insert(own::TEMPLATE_REVISION.to_owned(), json!(revision.to_string()));
     }
-    body(workload, annotations)
+    body(workload, &annotations)
 }
 
 /// The merge patch that takes our annotations off; `None` = there are none of ours.
@@ -90,10 +90,10 @@ pub fn removal(workload: &Workload, secret: &str) -> Option<Value> {
     if workload.template_revision().is_some() {
         annotations.insert(own::TEMPLATE_REVISION.to_owned(), Value::Null);
     }
-    (!annotations.is_empty()).then(|| body(workload, annotations))
+    (!annotations.is_empty()).then(|| body(workload, &annotations))
 }
 
-fn body(workload: &Workload, annotations: Map<String, Value>) -> Value {
+fn body(workload: &Workload, annotations: &Map<String, Value>) -> Value {
     let template = match workload.key.kind {
         api_types::enrolment::TargetKind::Sandbox => "podTemplate",
         _ => "template",

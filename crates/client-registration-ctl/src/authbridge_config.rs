@@ -142,13 +142,15 @@ async fn fill(
     if data.is_empty() && labels.is_empty() {
         return Ok(None);
     }
-    let mut patch = json!({ "metadata": { "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version } });
-    if !data.is_empty() {
-        patch["data"] = json!(data);
-    }
-    if !labels.is_empty() {
-        patch["metadata"]["labels"] = json!(labels);
-    }
+    // An empty map changes nothing.
+    let patch = json!({
+        "metadata": {
+            "uid": live.metadata.uid,
+            "resourceVersion": live.metadata.resource_version,
+            "labels": labels,
+        },
+        "data": data,
+    });
     ctx.may_write()?;
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch(configmap::AUTHBRIDGE, &params, &Patch::Merge(&patch)).await {

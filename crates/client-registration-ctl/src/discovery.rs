@@ -125,7 +125,7 @@ pub async fn cluster_id(ctx: Arc<Context>) {
                     tracing::info!(cluster_id = uid, "clients carry this mark");
                     ctx.set_cluster_id(uid);
                     ctx.wake_all(None);
-                    return std::future::pending().await;
+                    std::future::pending::<()>().await;
                 }
             }
             Err(error) => {

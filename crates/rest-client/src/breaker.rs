@@ -127,6 +127,10 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
 
+    fn pass(breaker: &Breaker, now: Instant) -> Pass<'_> {
+        breaker.admit(now).unwrap_or_else(|(left, _)| panic!("open for {left:?}"))
+    }
+
     fn cause() -> Cause {
         Cause { text: "no answer".to_owned(), tls: false }
     }
@@ -167,7 +171,7 @@ mod tests {
         }
         for lasts in [30, 60, 120, 120] {
             now += breaker.open_for(now).expect("open");
-            let probe = breaker.admit(now).ok().expect("a probe");
+            let probe = pass(&breaker, now);
             assert!(probe.is_probe());
             assert!(breaker.admit(now).is_err(), "a second probe");
             assert_eq!(probe.failed(now, cause()), Change::Nothing);
@@ -182,7 +186,7 @@ mod tests {
         let mut now = Instant::now();
         fail(&breaker, now);
         now += Duration::from_secs(15);
-        drop(breaker.admit(now).ok().expect("a probe"));
+        drop(pass(&breaker, now));
         assert!(breaker.admit(now).is_ok());
     }
 
@@ -190,7 +194,7 @@ mod tests {
     fn a_late_failure_does_not_prolong_the_pause() {
         let breaker = Breaker::new(BreakerLimits { failures: 1, ..BreakerLimits::default() });
         let now = Instant::now();
-        let (early, late) = (breaker.admit(now).ok().expect("pass"), breaker.admit(now).ok().expect("pass"));
+        let (early, late) = (pass(&breaker, now), pass(&breaker, now));
         early.failed(now, cause());
         late.failed(now + Duration::from_secs(10), cause());
         assert_eq!(seconds(&breaker, now), Some(15));

@@ -76,10 +76,9 @@ impl KeycloakError {
     /// When to try again; `None` = with growing pauses.
     pub fn retry_in(&self) -> Option<Duration> {
         match self {
-            // The Secret's watch ends the wait.
-            Self::NoCredentials(_) => Some(Duration::from_secs(300)),
+            // A change of the admin Secret ends the wait sooner.
+            Self::NoCredentials(_) | Self::Forbidden { .. } | Self::Tls(_) => Some(Duration::from_secs(300)),
             Self::Unauthorized { retry_in, .. } => Some(*retry_in),
-            Self::Forbidden { .. } | Self::Tls(_) => Some(Duration::from_secs(300)),
             Self::RealmNotFound { .. } => Some(Duration::from_secs(60)),
             Self::Transient { .. } | Self::Rejected { .. } => None,
         }

@@ -205,7 +205,7 @@ impl Tokens {
 /// How long a token is used that lives `expires_in` seconds.
 fn usable(expires_in: u64) -> Duration {
     let lifetime = Duration::from_secs(if expires_in == 0 { DEFAULT_LIFETIME } else { expires_in });
-    lifetime - (lifetime / 4).min(Duration::from_secs(30))
+    lifetime.saturating_sub((lifetime / 4).min(Duration::from_secs(30)))
 }
 
 /// A refusal of the token endpoint.
