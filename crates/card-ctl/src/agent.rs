@@ -76,8 +76,7 @@ fn judges(ctx: &Context, key: &TargetKey) -> bool {
         verdict_of(&card.stored.status.conditions, condition::VERIFIED)
             .is_some_and(|verdict| verdict.reason == reason::VERIFICATION_STALE)
     };
-    ctx.mechanisms().any()
-        || ctx.verified_fetch().enabled && ctx.index.cards.targeting(key).iter().any(stale)
+    ctx.mechanisms().any() || ctx.verified_fetch().enabled && ctx.index.cards.targeting(key).iter().any(stale)
 }
 
 /// What is no agent any more is not watched, so nobody would tell that it is gone: what is remembered goes now, but for
@@ -146,7 +145,8 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
 /// A process before this one has told that this card is in the way: it saw the card as it is, and the workload.
 fn told_of_conflict(ctx: &Context, workload: &Workload, own: &Card) -> bool {
     // A status that this process wrote would say nothing.
-    let seen = own.stored.status.observed_generation == Some(own.generation) && ctx.paces.get(&own.key).is_none();
+    let seen =
+        own.stored.status.observed_generation == Some(own.generation) && ctx.paces.get(&own.key).is_none();
     seen && ctx.is_settling() && workload.created.is_some_and(|created| ctx.was_told(created))
 }
 
@@ -274,10 +274,9 @@ fn renew(ctx: &Context, workload: &Workload, cards: &[Arc<Card>]) -> Decision {
 /// once by itself: the annotation with the new fingerprint follows.)
 fn told_of_expiry(ctx: &Context, cards: &[Arc<Card>], cause: Cause) -> bool {
     let Cause::Expiry(at) = cause else { return false };
-    let grace = SignedDuration::try_from(ctx.settings.svid_expiry_grace_period).unwrap_or(SignedDuration::MAX);
-    let inherited = |card: &Arc<Card>| {
-        matches!(ctx.renewals.get(&card.key), Some(Renewal::Valid { not_after, inherited: true, .. }) if not_after == at)
-    };
+    let grace =
+        SignedDuration::try_from(ctx.settings.svid_expiry_grace_period).unwrap_or(SignedDuration::MAX);
+    let inherited = |card: &Arc<Card>| matches!(ctx.renewals.get(&card.key), Some(Renewal::Valid { not_after, inherited: true, .. }) if not_after == at);
     ctx.was_told(at.saturating_sub(grace).unwrap_or(Timestamp::MIN)) && cards.iter().any(inherited)
 }
 

@@ -239,7 +239,10 @@ impl Context {
         self.template_patched.remove(key);
         self.waited.remove(key);
         self.strangers.remove(key);
-        self.no_news(&ObjectKey::new(key.namespace.clone(), key.to_string()), crate::events::TARGET_REF_CONFLICT);
+        self.no_news(
+            &ObjectKey::new(key.namespace.clone(), key.to_string()),
+            crate::events::TARGET_REF_CONFLICT,
+        );
         let name = ObjectKey::new(key.namespace.clone(), key.name.clone());
         self.no_news(&name, crate::events::UNUSABLE_CONFIG_MAP);
     }

@@ -174,7 +174,8 @@ impl Observations {
         let failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
         let spread = schedule::spread();
         let Asked { of, template } = asked;
-        entry.last = Some(Arc::new(Observation { at: Instant::now(), of, template, result, failures, spread }));
+        entry.last =
+            Some(Arc::new(Observation { at: Instant::now(), of, template, result, failures, spread }));
         entry.renew = None;
         true
     }
