@@ -102,6 +102,8 @@ kinds! {
     CERTIFICATE = namespaced "cert-manager.io" "v1" "Certificate" "certificates";
     /// Network of OpenShift's operator.
     NETWORK = cluster "operator.openshift.io" "v1" "Network" "networks";
+    /// ZeroTrustWorkloadIdentityManager of OpenShift, which knows the trust domain.
+    TRUST_MANAGER = cluster "operator.openshift.io" "v1alpha1" "ZeroTrustWorkloadIdentityManager" "zerotrustworkloadidentitymanagers";
     /// Sandbox of agent-sandbox, older version.
     SANDBOX_ALPHA = namespaced "agents.x-k8s.io" "v1alpha1" "Sandbox" "sandboxes";
     /// Sandbox of agent-sandbox.
