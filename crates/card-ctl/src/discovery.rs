@@ -11,16 +11,23 @@ use controller_kit::{
 use spiffe_svid::SvidSource;
 use tokio::time::Instant;
 
-use crate::{bundle, context::Context, error::message_of};
+use crate::{bundle, context::Context, error::message_of, fetch::FetchError, observation::Observation};
 
 /// Name of the readiness check.
 const CHECK: &str = "trust domain";
 
-/// Wakes everything when verified fetch becomes active.
+/// Wakes everything when verified fetch becomes active, and with each SVID the agents that could not be asked without one.
 pub async fn svids(ctx: &Context, source: &SvidSource) {
     let mut changed = source.changed();
     let mut active = ctx.verified_fetch().active;
     while changed.changed().await.is_ok() {
+        for key in ctx.index.workloads.keys() {
+            let waits = |last: &Observation| last.result.as_ref().err() == Some(&FetchError::NoSvid);
+            if ctx.observations.last(&key).is_some_and(|(last, _)| waits(&last)) {
+                ctx.observations.expire_failure(&key);
+                ctx.wake_readers(&key, Duration::ZERO);
+            }
+        }
         if !std::mem::replace(&mut active, ctx.verified_fetch().active) && active {
             tracing::info!("this controller has an SVID: verified fetch is active");
             ctx.wake_all_cards();

@@ -60,9 +60,12 @@ async fn a_card_is_made_once() {
 async fn a_card_that_is_there_already_is_read() {
     let stage = Stage::new();
     stage.agent("echo", json!({}));
-    stage.fail("POST", CARDS, 409);
-    let calls = stage.agent_pass("echo").await;
+    stage.card(CARD, "echo", json!({}));
+    stage.ctx.index.cards.remove(&ObjectKey::new(NS, CARD));
+    let (calls, next) = stage.pass(Key::Workload(Stage::target("echo"))).await;
     assert_eq!(lines(&calls), [format!("POST {CARDS}"), format!("GET {CARDS}/{CARD}")]);
+    assert!(next.expect("no error").is_some(), "it is decided again");
+    assert!(stage.agent_pass("echo").await.is_empty(), "it is somebody's own");
 }
 
 /// Card §5.2: a manual card wins over an automatic one, and is itself left alone.
