@@ -35,7 +35,7 @@ const TEMPLATE_PAUSE: Duration = Duration::from_secs(60);
 /// What a retry may fix.
 pub async fn pass(ctx: &Context, key: &TargetKey) -> Result<Next, Error> {
     let Some(kind) = key.workload_kind() else {
-        if ctx.index.cards.targeting(key).is_empty() {
+        if ctx.index.cards.linked(key).is_empty() {
             ctx.forget_workload(key);
         }
         return Ok(None);
@@ -76,7 +76,7 @@ fn judges(ctx: &Context, key: &TargetKey) -> bool {
         verdict_of(&card.stored.status.conditions, condition::VERIFIED)
             .is_some_and(|verdict| verdict.reason == reason::VERIFICATION_STALE)
     };
-    ctx.mechanisms().any() || ctx.verified_fetch().enabled && ctx.index.cards.targeting(key).iter().any(stale)
+    ctx.mechanisms().any() || ctx.verified_fetch().enabled && ctx.index.cards.linked(key).iter().any(stale)
 }
 
 /// What is no agent any more is not watched, so nobody would tell that it is gone: what is remembered goes now, but for
@@ -97,7 +97,7 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
         return Ok(None);
     }
     let own = ctx.index.cards.get(&own_key);
-    let all = ctx.index.cards.targeting(&workload.key);
+    let all = ctx.index.cards.linked(&workload.key);
     let others = all.iter().filter(|card| card.key.name != name).map(|card| card.claim());
     let action = sync::decide(workload, own.as_deref(), others);
     let object = ObjectKey::new(workload.key.namespace.clone(), workload.key.to_string());
@@ -183,7 +183,7 @@ async fn adopt(
 /// Brings label, annotations and restarts up to date.
 async fn mark(ctx: &Context, mut workload: Arc<Workload>) -> Result<Next, Error> {
     for _ in 0..ATTEMPTS {
-        let cards = ctx.index.cards.targeting(&workload.key);
+        let cards = ctx.index.cards.linked(&workload.key);
         let marks = label::decide(&workload, cards.iter().map(AsRef::as_ref));
         let mut changes = Changes::of(&workload, &marks, ctx.settings.verified_label_mode);
         let renewal = renew(ctx, &workload, &cards);

@@ -337,7 +337,7 @@ fn tell_duplicates(ctx: &Context, card: &Card) {
     let others: Vec<Arc<Card>> = ctx
         .index
         .cards
-        .targeting(target)
+        .linked(target)
         .into_iter()
         .filter(|other| other.key != card.key && !other.terminating)
         .collect();

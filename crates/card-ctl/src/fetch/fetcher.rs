@@ -1,10 +1,13 @@
 //! Runs exchanges: a few at once, the rest in a fair queue.
+//!
+//! Agents that fall silent together would hold all slots until their time is over. So whoever takes long while others
+//! wait stands back, and is asked once more among the suspects, with all the time there is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spiffe_svid::SvidSource;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::connection::Connector;
 use super::deny::DenyList;
@@ -13,6 +16,11 @@ use super::exchange::exchange;
 use super::pool::Pool;
 use super::queue::{FairQueue, Limits, Ticket};
 use super::request::{FetchRequest, Fetched};
+
+/// So long an exchange may take while others wait for its slot.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether somebody waits.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The bounds of the flags `--fetch-*` (card §4.1, §6.5).
 #[derive(Clone, Debug)]
@@ -131,10 +139,22 @@ async fn run(slot: Slot, mut job: Job) {
     tokio::select! {
         biased;
         // Nobody waits for the answer any more.
-        () = job.answer.closed() => {}
+        () = job.answer.closed() => return,
         result = work => {
             drop(slot);
             let _ = job.answer.send(result);
+            return;
+        }
+        () = slot.wanted() => {}
+    }
+    // First those that waited.
+    drop(slot);
+    let namespace = job.request.namespace.clone();
+    let pushed = shared.queue().push(&namespace, true, job);
+    match pushed {
+        Ok(()) => dispatch(&shared),
+        Err(job) => {
+            let _ = job.answer.send(Err(FetchError::QueueFull));
         }
     }
 }
@@ -143,6 +163,19 @@ async fn run(slot: Slot, mut job: Job) {
 struct Slot {
     shared: Arc<Shared>,
     ticket: Ticket,
+}
+
+impl Slot {
+    /// Ends when others have to wait because this exchange takes so long. A suspect has time.
+    async fn wanted(&self) {
+        if self.ticket.is_suspect() {
+            std::future::pending::<()>().await;
+        }
+        sleep(PATIENCE).await;
+        while !self.shared.queue().is_wanted(&self.ticket) {
+            sleep(LOOK).await;
+        }
+    }
 }
 
 impl Drop for Slot {
