@@ -69,8 +69,10 @@ async fn card_trust_domain_of_openshift() -> Result<()> {
     let made = ns.until(LIMIT, kinds::AGENT_CARD, &auto("echo"), "the card", |_| true).await?;
     assert_eq!(made["spec"]["identityBinding"], Value::Null, "no trust domain is known");
     ns.set_spec(kinds::AGENT_CARD, &auto("echo"), json!({"identityBinding": {"strict": true}})).await?;
-    let unbound = until(&ns, &process, LIMIT, "Bound", "False/NotBound").await?;
-    ensure!(unbound.condition("Bound").message.contains("trust domain"), "{}", unbound.readable());
+    until(&ns, &process, LIMIT, "Bound", "False/NotBound").await?;
+    let pending = until(&ns, &process, LIMIT, "Verified", "Unknown/Pending").await?;
+    let message = pending.condition("Verified").message;
+    ensure!(message.contains("--spire-trust-domain"), "{message}");
     let (ready, body) = readyz(&process).await?;
     ensure!(!ready && body.contains("--spire-trust-domain"), "{body}");
 
@@ -109,7 +111,10 @@ async fn card_trust_domain_of_openshift() -> Result<()> {
         Ok(process.log().contains("several trust domains were found, set --spire-trust-domain").then_some(()))
     })
     .await?;
-    until(&ns, &process, LIMIT, "Bound", "False/NotBound").await?;
+    // Not to know is no verdict (card §10.3).
+    until(&ns, &process, LIMIT, "SignatureVerified", "Unknown/TrustBundleUnavailable").await?;
+    until(&ns, &process, LIMIT, "Verified", "True/SignatureVerified").await?;
+    until(&ns, &process, LIMIT, "Bound", "True/Bound").await?;
     let (ready, _) = readyz(&process).await?;
     ensure!(!ready, "several are as good as none");
     Ok(())
