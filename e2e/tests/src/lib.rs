@@ -36,4 +36,4 @@ pub use group::Group;
 pub use json::Json;
 pub use space::Ns;
 pub use suite::{Options, Suite};
-pub use wait::{poll, secs, wait_for};
+pub use wait::{Stopwatch, poll, secs, wait_for};
