@@ -70,7 +70,7 @@ async fn known_dead_agents_leave_room_in_their_own_namespace() {
 async fn agents_that_fall_silent_together_stand_back() {
     let dead = Server::always(Reply::Silence(Vec::new())).await;
     let healthy = Server::always(Reply::Write(card())).await;
-    let long = Duration::from_secs(20);
+    let long = Duration::from_secs(6);
     let fetcher = Fetcher::new(FetchLimits { timeout: long, ..limits() }, None);
     let started = Instant::now();
     let mut crowd = JoinSet::new();
@@ -83,7 +83,7 @@ async fn agents_that_fall_silent_together_stand_back() {
     for namespace in ["team0", "alive"] {
         fetcher.fetch(of(namespace, false, healthy.address)).await.expect("a card");
     }
-    assert!(started.elapsed() < long / 2, "{:?}", started.elapsed());
+    assert!(started.elapsed() < long, "{:?}", started.elapsed());
     // They are not given up: each gets its time, and says so in the end.
     assert!(fetcher.active() >= 32, "{} of them are under way", fetcher.active());
     let ended = crowd.join_next().await.expect("one of them").expect("no panic");
@@ -120,6 +120,22 @@ async fn giving_up_gives_the_slot_back() {
     let started = Instant::now();
     fetcher.fetch(of("b", false, healthy.address)).await.expect("a card");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+/// However many wait: the end of the process is no deep recursion.
+#[test]
+fn the_runtime_may_end_while_many_wait() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let dead = Server::always(Reply::Silence(Vec::new())).await;
+        let fetcher = Fetcher::new(limits(), None);
+        for number in 0..5_000 {
+            let (fetcher, request) =
+                (fetcher.clone(), of(&format!("n{}", number % 100), false, dead.address));
+            tokio::spawn(async move { fetcher.fetch(request).await });
+        }
+        until("they wait", || fetcher.waiting() > 4_000).await;
+    });
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spiffe_svid::SvidSource;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 
 use super::connection::Connector;
 use super::deny::DenyList;
@@ -65,7 +65,13 @@ struct Shared {
     limits: FetchLimits,
     connector: Connector,
     pool: Pool,
-    queue: Mutex<FairQueue<Job>>,
+    jobs: Mutex<Jobs>,
+}
+
+struct Jobs {
+    queue: FairQueue<Job>,
+    /// Somebody starts jobs and will see what is free by then.
+    dispatching: bool,
 }
 
 struct Job {
@@ -83,7 +89,12 @@ impl Fetcher {
             waiting: limits.queue,
         });
         let connector = Connector::new(limits.clone(), svids);
-        let shared = Shared { limits, connector, pool: Pool::default(), queue: Mutex::new(queue) };
+        let shared = Shared {
+            limits,
+            connector,
+            pool: Pool::default(),
+            jobs: Mutex::new(Jobs { queue, dispatching: false }),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -93,7 +104,8 @@ impl Fetcher {
         let (answer, result) = oneshot::channel();
         let (namespace, suspect) = (request.namespace.clone(), request.suspect);
         self.shared
-            .queue()
+            .jobs()
+            .queue
             .push(&namespace, suspect, Job { request, answer })
             .map_err(|_| FetchError::QueueFull)?;
         dispatch(&self.shared);
@@ -102,28 +114,40 @@ impl Fetcher {
 
     /// How many fetches wait for a slot (`kagenti_card_fetch_queue_length`).
     pub fn waiting(&self) -> usize {
-        self.shared.queue().waiting()
+        self.shared.jobs().queue.waiting()
     }
 
     /// How many exchanges are under way.
     pub fn active(&self) -> usize {
-        self.shared.queue().active()
+        self.shared.jobs().queue.active()
     }
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, FairQueue<Job>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Starts everything that may start: as many tasks as there are slots, however many jobs wait.
+///
+/// A runtime that ends drops what is spawned at once, which gives the slot back and comes here again: that call leaves
+/// the rest to this one, or a long queue would be a deep stack.
 fn dispatch(shared: &Arc<Shared>) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    if std::mem::replace(&mut shared.jobs().dispatching, true) {
+        return;
+    }
     loop {
-        let next = shared.queue().pop();
+        let next = {
+            let mut jobs = shared.jobs();
+            let next = jobs.queue.pop();
+            jobs.dispatching = next.is_some();
+            next
+        };
         let Some((ticket, job)) = next else { return };
         let slot = Slot { shared: shared.clone(), ticket };
-        tokio::spawn(run(slot, job));
+        runtime.spawn(run(slot, job));
     }
 }
 
@@ -150,7 +174,7 @@ async fn run(slot: Slot, mut job: Job) {
     // First those that waited.
     drop(slot);
     let namespace = job.request.namespace.clone();
-    let pushed = shared.queue().push(&namespace, true, job);
+    let pushed = shared.jobs().queue.push(&namespace, true, job);
     match pushed {
         Ok(()) => dispatch(&shared),
         Err(job) => {
@@ -172,7 +196,7 @@ impl Slot {
             std::future::pending::<()>().await;
         }
         sleep(PATIENCE).await;
-        while !self.shared.queue().is_wanted(&self.ticket) {
+        while !self.shared.jobs().queue.is_wanted(&self.ticket) {
             sleep(LOOK).await;
         }
     }
@@ -180,7 +204,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.queue().done(&self.ticket);
+        self.shared.jobs().queue.done(&self.ticket);
         dispatch(&self.shared);
     }
 }
