@@ -76,7 +76,7 @@ impl OwnMetrics {
             "Workloads whose restart waits for the limiter",
             limiter.queue_length(),
         );
-        metrics.register_count("kagenti_agentcards", "AgentCards by condition", move || {
+        metrics.register_counts("kagenti_agentcards", "AgentCards by condition", move || {
             let labels = |(synced, verified)| [("synced", synced), ("verified", verified)];
             index.cards_by_truth().into_iter().map(move |(by, count)| (labels(by), count))
         });

@@ -16,8 +16,8 @@ use controller_kit::{
 };
 
 use crate::{
-    bundle, context::Context, fetch::address::EndpointPolicy, index::Indexes, kinds::WorkloadKind, settings::LabelMode,
-    sources::Source, workload::Workload,
+    bundle, context::Context, fetch::address::EndpointPolicy, index::Indexes, kinds::WorkloadKind,
+    settings::LabelMode, sources::Source, workload::Workload,
 };
 
 const NOW: Duration = Duration::ZERO;

@@ -142,20 +142,6 @@ impl Metrics {
         metric
     }
 
-    /// Registers a gauge that is counted whenever it is asked for: one value per set of labels.
-    pub fn register_count<L, V>(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        count: impl Fn() -> V + Send + Sync + 'static,
-    ) where
-        L: EncodeLabelSet,
-        V: IntoIterator<Item = (L, usize)>,
-    {
-        let collector = counted::Counted { name, help, count };
-        self.with_registry(|registry| registry.register_collector(Box::new(collector)));
-    }
-
     /// For collectors and whatever else [`Metrics::register`] does not cover.
     pub fn with_registry<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
         f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))

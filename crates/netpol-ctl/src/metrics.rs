@@ -10,8 +10,6 @@ use prometheus_client::{
 
 use crate::{api_server::Endpoints, card::Card, index::Indexes, policy::Policy, verdict::Mode};
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -40,7 +38,7 @@ impl OwnMetrics {
     /// Registers everything.
     pub fn register(metrics: &Metrics, index: &Arc<Indexes>, endpoints: &Arc<Endpoints>) -> Self {
         let policies = index.clone();
-        metrics.register_count("kagenti_netpol_policies", "NetworkPolicies of ours by mode", move || {
+        metrics.register_counts("kagenti_netpol_policies", "NetworkPolicies of ours by mode", move || {
             [Mode::Permissive, Mode::Restrictive].map(|mode| {
                 let of_mode = |policy: &Policy| policy.mode == mode && policy.is_managed();
                 ([("mode", mode.as_str())], policies.policies.count(of_mode))
@@ -50,13 +48,13 @@ impl OwnMetrics {
         metrics.register_count(
             "kagenti_netpol_apiserver_endpoints",
             "Networks of the API server that unverified agents may reach",
-            move || [(NO_LABELS, endpoints.current().networks.len())],
+            move || endpoints.current().networks.len(),
         );
         let cards = index.clone();
         metrics.register_count(
             "kagenti_netpol_unverifiable_cards",
             "AgentCards without condition Verified: no trust mechanism is on, so their agents are isolated",
-            move || [(NO_LABELS, cards.cards.count(Card::is_unverifiable))],
+            move || cards.cards.count(Card::is_unverifiable),
         );
         let own = Self {
             writes: metrics.register(

@@ -43,7 +43,7 @@ impl OwnMetrics {
             limiter.queue_length(),
         );
         let index = index.clone();
-        metrics.register_count("kagenti_agentruntimes", "AgentRuntimes by type and phase", move || {
+        metrics.register_counts("kagenti_agentruntimes", "AgentRuntimes by type and phase", move || {
             let labels = |(kind, phase)| [("type", kind), ("phase", phase)];
             index.runtimes.count().into_iter().map(move |(by, count)| (labels(by), count))
         });

@@ -32,8 +32,7 @@ pub(super) async fn cards(ctx: Arc<Context>, namespace: Option<String>) {
         }
     };
     let options = options(&ctx, "agentcards", Source::Cards, namespace);
-    let events =
-        ctx.watch_guarded::<AgentCard>(namespace, options, bad);
+    let events = ctx.watch_guarded::<AgentCard>(namespace, options, bad);
     feed(events, |step| match step {
         Step::Put(object, listing) => {
             listing.saw(ObjectKey::of(&object));
