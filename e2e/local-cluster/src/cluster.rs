@@ -13,7 +13,7 @@ use crate::access;
 use crate::options::ClusterOptions;
 use crate::programs::{Program, Programs};
 use crate::supervisor::link::Link;
-use crate::supervisor::protocol::{ClusterInfo, Order, ProcessSpec};
+use crate::supervisor::protocol::{Act, ClusterInfo, Exit, Order, ProcessSpec, Signal, Value};
 use crate::supervisor::server::log_path;
 use crate::terminal::Terminal;
 
@@ -117,6 +117,19 @@ impl Cluster {
     /// runs where the Pods' addresses are: what it listens on is reached at the address of any Pod.
     pub async fn start_process(&self, spec: ProcessSpec) -> Result<i32> {
         self.link().spawn(spec).await
+    }
+
+    /// Waits until a process of [`Cluster::start_process`] has ended, and says how.
+    pub async fn process_ended(&self, pid: i32) -> Result<Exit> {
+        match self.link().ask(Act::Wait { pid }).await? {
+            Value::Ended(exit) => Ok(exit),
+            other => bail!("unexpected answer {other:?}"),
+        }
+    }
+
+    /// Sends a signal to a process of [`Cluster::start_process`], and to whatever that has started.
+    pub async fn signal_process(&self, pid: i32, signal: Signal) -> Result<()> {
+        self.link().signal(pid, signal).await
     }
 
     /// Where the cluster keeps the log of a process with this name.
