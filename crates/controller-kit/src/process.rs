@@ -51,8 +51,8 @@ use crate::serve::{BindError, Listener, Server};
 use crate::supervise::{Ended, Supervisor, TaskResult, Tasks};
 use crate::telemetry::{LogLevelError, Telemetry};
 use crate::tls::TlsError;
-use crate::watch::Watches;
 use crate::version;
+use crate::watch::Watches;
 use signals::Signals;
 use system::System;
 

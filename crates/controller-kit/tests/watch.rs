@@ -274,7 +274,8 @@ async fn an_optional_kind_is_followed() {
         if !script.lock().unwrap().contains(&version) {
             return failure(404, "NotFound");
         }
-        let thing = json!({"name": "things", "kind": "Thing", "namespaced": true, "singularName": "", "verbs": []});
+        let thing =
+            json!({"name": "things", "kind": "Thing", "namespaced": true, "singularName": "", "verbs": []});
         let group = format!("example.org/{version}");
         Answer::Json(200, json!({"kind": "APIResourceList", "groupVersion": group, "resources": [thing]}))
     });

@@ -48,7 +48,12 @@ impl System {
         });
     }
 
-    pub(super) fn reachability(&self, reachability: Arc<Reachability>, client: &Client, readiness: &Readiness) {
+    pub(super) fn reachability(
+        &self,
+        reachability: Arc<Reachability>,
+        client: &Client,
+        readiness: &Readiness,
+    ) {
         reachability.register(readiness);
         let (client, readiness) = (client.clone(), readiness.clone());
         self.endless("reachability", async move { reachability.run(client, readiness).await });
