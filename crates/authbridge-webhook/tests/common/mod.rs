@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use axum::http::{Method, StatusCode};
-pub(crate) use scripted_api::{Call, Reply};
 use kube::Client;
+pub(crate) use scripted_api::{Call, Reply};
 use serde_json::{Value, json};
 
 /// A `Status` answer.
