@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, Key},
+    discovery,
     error::Error,
     reconcile,
     sources::Source,
@@ -26,6 +27,9 @@ impl Controller<Key, Source> for Context {
 /// Works until `stop`; passes that run then are finished.
 pub async fn run(ctx: Arc<Context>, number: usize, stop: CancellationToken) {
     if !ctx.watches_settled(&stop).await {
+        return;
+    }
+    if stop.run_until_cancelled(discovery::own_identity(&ctx)).await.is_none() {
         return;
     }
     tracing::info!(agentcards = ctx.index.cards.len(), "watches have delivered");

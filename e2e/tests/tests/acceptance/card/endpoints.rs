@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::{AgentServer, Answer, Json as _, kinds, objects, poll, secs};
 use serde_json::{Value, json};
 
-use super::fixture::{Stage, agent, card};
+use super::fixture::{CARD_CTL, Stage, agent, card};
 
 const LIMIT: Duration = secs(30);
 const FLAGS: &[&str] =
@@ -63,6 +63,14 @@ async fn card_endpoint_policy_workload_pods() -> Result<()> {
     assert_eq!(synced.text("/status/card/name"), "echo");
     poll(LIMIT, async || Ok((own.requests().len() >= 4).then_some(()))).await?;
     assert_eq!(squatter.requests(), [] as [&str; 0]);
+    // A new process knows the Pods before it asks anybody, and finds nothing to write (card §19).
+    stage.process.kill9().await?;
+    let (mark, asked) = (stage.suite.cluster().audit()?.mark()?, own.requests().len());
+    stage.process.restart().await?;
+    poll(LIMIT, async || Ok((own.requests().len() >= asked + 3).then_some(()))).await?;
+    let writes = stage.suite.object_writes(mark, CARD_CTL)?;
+    let writes: Vec<_> = writes.iter().filter(|write| write.namespace == ns.name()).collect();
+    ensure!(writes.is_empty(), "{writes:?}");
     // The own Pod does not answer any more: that is no reason to ask somebody else.
     drop(own);
     let failed = stage.until("echo-deployment-card", "Synced", "False", "FetchFailed").await?;

@@ -417,7 +417,8 @@ async fn card_mtls_workload_api() -> Result<()> {
         (cluster().await?, format!("--verified-fetch-spiffe-socket=unix://{}", socket.display()));
     let ns = suite.namespace(namespace, Value::Null).await?;
     let mut flags: Vec<&str> = FLAGS.to_vec();
-    flags.push(&socket_flag);
+    // The SVID tells the trust domain, too.
+    flags.extend([socket_flag.as_str(), "--spire-trust-domain="]);
     let process = start(&suite, namespace, &flags).await?;
     let identity = authority.issue("/ns/card-mtls-api/sa/echo-sa")?;
     let agent = servers(&suite, "echo", identity.server(&[&authority])?)?;
@@ -445,6 +446,15 @@ async fn card_mtls_workload_api() -> Result<()> {
         Ok((shown.as_deref() == Some(renewed.leaf().as_ref())).then_some(()))
     })
     .await?;
+
+    // A new process waits for its SVID a moment, and finds nothing to write (card §19).
+    process.kill9().await?;
+    let (mark, asked) = (suite.cluster().audit()?.mark()?, agent.tls.requests().len());
+    process.restart().await?;
+    poll(LIMIT, async || Ok((agent.tls.requests().len() >= asked + 3).then_some(()))).await?;
+    let writes = suite.object_writes(mark, CARD_CTL)?;
+    let writes: Vec<_> = writes.iter().filter(|write| write.namespace == namespace).collect();
+    ensure!(writes.is_empty(), "{writes:?}");
 
     // The socket goes, and then the process: the next one has nothing to show, and asks nobody in the clear.
     api.stop().await;
