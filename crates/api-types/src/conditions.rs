@@ -3,6 +3,28 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// Status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Truth {
+    /// The wire form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// Puts `next` into `list`, sorted by type. Its transition time becomes `now` when the condition is new or its
 /// status flips, else the old one stays. True = a reader could see a change.
 pub fn set_condition(list: &mut Vec<Condition>, mut next: Condition, now: Timestamp) -> bool {

@@ -35,7 +35,7 @@ const TEMPLATE_PAUSE: Duration = Duration::from_secs(60);
 /// What a retry may fix.
 pub async fn pass(ctx: &Context, key: &TargetKey) -> Result<Next, Error> {
     let Some(kind) = key.workload_kind() else {
-        if ctx.index.cards.targeting(key).is_empty() {
+        if ctx.index.cards.linked(key).is_empty() {
             ctx.forget_workload(key);
         }
         return Ok(None);
@@ -76,8 +76,7 @@ fn judges(ctx: &Context, key: &TargetKey) -> bool {
         verdict_of(&card.stored.status.conditions, condition::VERIFIED)
             .is_some_and(|verdict| verdict.reason == reason::VERIFICATION_STALE)
     };
-    ctx.mechanisms().any()
-        || ctx.verified_fetch().enabled && ctx.index.cards.targeting(key).iter().any(stale)
+    ctx.mechanisms().any() || ctx.verified_fetch().enabled && ctx.index.cards.linked(key).iter().any(stale)
 }
 
 /// What is no agent any more is not watched, so nobody would tell that it is gone: what is remembered goes now, but for
@@ -98,7 +97,7 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
         return Ok(None);
     }
     let own = ctx.index.cards.get(&own_key);
-    let all = ctx.index.cards.targeting(&workload.key);
+    let all = ctx.index.cards.linked(&workload.key);
     let others = all.iter().filter(|card| card.key.name != name).map(|card| card.claim());
     let action = sync::decide(workload, own.as_deref(), others);
     let object = ObjectKey::new(workload.key.namespace.clone(), workload.key.to_string());
@@ -146,7 +145,8 @@ async fn make_card(ctx: &Context, workload: &Workload) -> Result<Next, Error> {
 /// A process before this one has told that this card is in the way: it saw the card as it is, and the workload.
 fn told_of_conflict(ctx: &Context, workload: &Workload, own: &Card) -> bool {
     // A status that this process wrote would say nothing.
-    let seen = own.stored.status.observed_generation == Some(own.generation) && ctx.paces.get(&own.key).is_none();
+    let seen =
+        own.stored.status.observed_generation == Some(own.generation) && ctx.paces.get(&own.key).is_none();
     seen && ctx.is_settling() && workload.created.is_some_and(|created| ctx.was_told(created))
 }
 
@@ -183,7 +183,7 @@ async fn adopt(
 /// Brings label, annotations and restarts up to date.
 async fn mark(ctx: &Context, mut workload: Arc<Workload>) -> Result<Next, Error> {
     for _ in 0..ATTEMPTS {
-        let cards = ctx.index.cards.targeting(&workload.key);
+        let cards = ctx.index.cards.linked(&workload.key);
         let marks = label::decide(&workload, cards.iter().map(AsRef::as_ref));
         let mut changes = Changes::of(&workload, &marks, ctx.settings.verified_label_mode);
         let renewal = renew(ctx, &workload, &cards);
@@ -274,10 +274,9 @@ fn renew(ctx: &Context, workload: &Workload, cards: &[Arc<Card>]) -> Decision {
 /// once by itself: the annotation with the new fingerprint follows.)
 fn told_of_expiry(ctx: &Context, cards: &[Arc<Card>], cause: Cause) -> bool {
     let Cause::Expiry(at) = cause else { return false };
-    let grace = SignedDuration::try_from(ctx.settings.svid_expiry_grace_period).unwrap_or(SignedDuration::MAX);
-    let inherited = |card: &Arc<Card>| {
-        matches!(ctx.renewals.get(&card.key), Some(Renewal::Valid { not_after, inherited: true, .. }) if not_after == at)
-    };
+    let grace =
+        SignedDuration::try_from(ctx.settings.svid_expiry_grace_period).unwrap_or(SignedDuration::MAX);
+    let inherited = |card: &Arc<Card>| matches!(ctx.renewals.get(&card.key), Some(Renewal::Valid { not_after, inherited: true, .. }) if not_after == at);
     ctx.was_told(at.saturating_sub(grace).unwrap_or(Timestamp::MIN)) && cards.iter().any(inherited)
 }
 

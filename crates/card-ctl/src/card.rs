@@ -337,7 +337,7 @@ fn tell_duplicates(ctx: &Context, card: &Card) {
     let others: Vec<Arc<Card>> = ctx
         .index
         .cards
-        .targeting(target)
+        .linked(target)
         .into_iter()
         .filter(|other| other.key != card.key && !other.terminating)
         .collect();
@@ -406,7 +406,8 @@ fn next_look(ctx: &Context, found: &Found, next: &status::Stored) -> Next {
     };
     let recheck = found.evidence().and_then(|evidence| evidence.recheck_at).map(until);
     // Nothing was found out, be it for want of a document or of the bundle to check it with.
-    let kept = found.evidence().is_none_or(|evidence| matches!(evidence.signature, Signature::Unavailable(_)));
+    let kept =
+        found.evidence().is_none_or(|evidence| matches!(evidence.signature, Signature::Unavailable(_)));
     let verified = next.status.last_verified_time.as_ref();
     let since = verified.or_else(|| pending_since(next)).filter(|_| kept);
     let stale = since.and_then(|time| {

@@ -218,7 +218,7 @@ impl Context {
 
     /// A card of the workload has the verdict `mTLSVerified` (card §7).
     pub fn held(&self, target: &TargetKey) -> bool {
-        self.index.cards.targeting(target).iter().any(|card| crate::card::is_held(card))
+        self.index.cards.linked(target).iter().any(|card| crate::card::is_held(card))
     }
 
     /// A card targets a workload that is no agent any more: what is left of its marks goes (card §11.3).
@@ -239,7 +239,10 @@ impl Context {
         self.template_patched.remove(key);
         self.waited.remove(key);
         self.strangers.remove(key);
-        self.no_news(&ObjectKey::new(key.namespace.clone(), key.to_string()), crate::events::TARGET_REF_CONFLICT);
+        self.no_news(
+            &ObjectKey::new(key.namespace.clone(), key.to_string()),
+            crate::events::TARGET_REF_CONFLICT,
+        );
         let name = ObjectKey::new(key.namespace.clone(), key.name.clone());
         self.no_news(&name, crate::events::UNUSABLE_CONFIG_MAP);
     }
@@ -262,10 +265,10 @@ impl Context {
 
     /// Asks for a look at everything that depends on what an agent serves.
     pub fn wake_readers(&self, target: &TargetKey, after: Duration) {
-        for card in self.index.cards.targeting(target) {
+        for card in self.index.cards.linked(target) {
             self.wake_card(card.key.clone(), after);
         }
-        for runtime in self.index.runtimes.targeting(target) {
+        for runtime in self.index.runtimes.linked(target) {
             self.queue.add(Key::Runtime(runtime.key.clone()), after);
         }
     }

@@ -286,7 +286,10 @@ mod tests {
         let evaluated = evaluate(&document, inputs(10_000), NOW);
         assert!(evaluated.holds(&inputs(10_000), NOW));
         assert!(!evaluated.holds(&Inputs { url: "x".into(), ..inputs(10_000) }, NOW));
-        assert!(!evaluated.holds(&inputs(10_000), NOW - jiff::SignedDuration::from_secs(1)), "the clock went back");
+        assert!(
+            !evaluated.holds(&inputs(10_000), NOW - jiff::SignedDuration::from_secs(1)),
+            "the clock went back"
+        );
         let check = Check::Unavailable("no bundle".into());
         assert!(!evaluated.holds(&Inputs { check, ..inputs(10_000) }, NOW));
     }

@@ -82,9 +82,8 @@ async fn carry_out(ctx: &Context, target: &TargetKey, looks: &Semaphore) -> Opti
         return None;
     }
     // The same one all the while, or it may have been another one's Pod that answered.
-    let template = template.filter(|before| {
-        ctx.workload(target).and_then(|now| rolled_out(&now)).as_ref() == Some(before)
-    });
+    let template = template
+        .filter(|before| ctx.workload(target).and_then(|now| rolled_out(&now)).as_ref() == Some(before));
     let asked = Asked { of, template: template.map(Into::into) };
     let result = match answer {
         Ok(Fetched { outcome, validator, attested, took }) => {

@@ -10,6 +10,10 @@ mod runtimes;
 mod services;
 mod workloads;
 
+use std::collections::BTreeMap;
+
+use api_types::card::condition;
+
 pub use self::{
     cards::{Card, Cards, is_about},
     documents::Documents,
@@ -37,6 +41,16 @@ pub struct Indexes {
     pub runtimes: Runtimes,
     /// Pods of agents, where they are watched.
     pub pods: Pods,
+}
+
+impl Indexes {
+    /// Number of cards by truth of Synced and Verified.
+    pub fn cards_by_truth(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+        self.cards.fold(BTreeMap::new(), |mut counts, card| {
+            *counts.entry((card.says(condition::SYNCED), card.says(condition::VERIFIED))).or_insert(0) += 1;
+            counts
+        })
+    }
 }
 
 #[cfg(test)]

@@ -143,7 +143,8 @@ fn status(
     now: Timestamp,
 ) -> Option<Value> {
     let conditions = known.get("conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let of_type = |kind: &str| conditions.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
+    let of_type =
+        |kind: &str| conditions.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind));
     let set = |kind: &str, status: &str, reason: &str, message: &str| {
         let old = of_type(kind).filter(|old| old.get("status").and_then(Value::as_str) == Some(status));
         let since = old
@@ -186,7 +187,11 @@ mod tests {
     fn merged(known: &Value, patch: &Value) -> Value {
         let mut all = known.as_object().cloned().unwrap_or_default();
         for (key, value) in patch.as_object().unwrap() {
-            if value.is_null() { all.remove(key) } else { all.insert(key.clone(), value.clone()) };
+            if value.is_null() {
+                all.remove(key)
+            } else {
+                all.insert(key.clone(), value.clone())
+            };
         }
         Value::Object(all)
     }
@@ -211,7 +216,10 @@ mod tests {
             .iter()
             .map(|c| (c["type"].as_str().unwrap(), c["status"].as_str().unwrap()))
             .collect();
-        assert_eq!(said, [("Audited", "True"), ("Ready", "False"), ("Synced", "False"), ("Verified", "Unknown")]);
+        assert_eq!(
+            said,
+            [("Audited", "True"), ("Ready", "False"), ("Synced", "False"), ("Verified", "Unknown")]
+        );
         let later = Timestamp::from_second(60).unwrap();
         assert_eq!(status(&next, "m", Some(3), true, later), None);
         let other = status(&next, "n", Some(4), true, later).unwrap();

@@ -4,13 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use controller_kit::{limiter::RolloutLimiter, metrics::Metrics};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    encoding::EncodeLabelSet,
     metrics::{
-        MetricType,
         counter::Counter,
         family::Family,
-        gauge::{ConstGauge, Gauge},
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
 };
@@ -78,7 +76,10 @@ impl OwnMetrics {
             "Workloads whose restart waits for the limiter",
             limiter.queue_length(),
         );
-        metrics.with_registry(|registry| registry.register_collector(Box::new(CardGauge(index))));
+        metrics.register_counts("kagenti_agentcards", "AgentCards by condition", move || {
+            let labels = |(synced, verified)| [("synced", synced), ("verified", verified)];
+            index.cards_by_truth().into_iter().map(move |(by, count)| (labels(by), count))
+        });
         Self {
             fetches: metrics.register(
                 "kagenti_card_fetch",
@@ -221,25 +222,5 @@ impl OwnMetrics {
     /// Counts a ConfigMap without a usable card.
     pub fn unusable_config_map(&self) {
         self.unusable_config_maps.inc();
-    }
-}
-
-/// `kagenti_agentcards{synced,verified}`, counted when it is asked for.
-#[derive(Debug)]
-struct CardGauge(Arc<Indexes>);
-
-impl Collector for CardGauge {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "kagenti_agentcards",
-            "AgentCards by condition",
-            None,
-            MetricType::Gauge,
-        )?;
-        for ((synced, verified), count) in self.0.cards.count() {
-            let gauge = ConstGauge::new(count);
-            gauge.encode(family.encode_family(&[("synced", synced), ("verified", verified)])?)?;
-        }
-        Ok(())
     }
 }

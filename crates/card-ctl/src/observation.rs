@@ -174,7 +174,8 @@ impl Observations {
         let failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
         let spread = schedule::spread();
         let Asked { of, template } = asked;
-        entry.last = Some(Arc::new(Observation { at: Instant::now(), of, template, result, failures, spread }));
+        entry.last =
+            Some(Arc::new(Observation { at: Instant::now(), of, template, result, failures, spread }));
         entry.renew = None;
         true
     }
@@ -215,13 +216,11 @@ impl Observations {
             return;
         }
         let now = Instant::now();
-        match entry.hurried.map(|at| at + READY_AGAIN).filter(|next| *next > now) {
-            Some(next) => entry.renew_at(next),
-            None => {
-                entry.hurried = Some(now);
-                entry.renew_at(now);
-            }
+        let next = entry.hurried.map_or(now, |at| (at + READY_AGAIN).max(now));
+        if next == now {
+            entry.hurried = Some(now);
         }
+        entry.renew_at(next);
     }
 
     /// Drops everything about a workload.
@@ -253,7 +252,7 @@ mod tests {
     }
 
     fn renewal(all: &Observations) -> Option<Instant> {
-        all.last(&target()).unwrap().1
+        all.last(&target()).and_then(|(_, renew)| renew)
     }
 
     /// Card §6.1: an agent that is ready again is asked again, but not again and again.

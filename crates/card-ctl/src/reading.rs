@@ -97,7 +97,8 @@ pub async fn read(ctx: &Context, place: &Place<'_>) -> Result<Reading, Error> {
             }
             let name = signed_config_map(&workload.key.name);
             let (mut stop, again) = failed.unwrap_or_else(|| {
-                let message = format!("ConfigMap {name} holds no card, and --card-sources allows nothing else");
+                let message =
+                    format!("ConfigMap {name} holds no card, and --card-sources allows nothing else");
                 (Stop::inconclusive(reason::FETCH_FAILED, message), Some(Duration::from_secs(60)))
             });
             if let Some(why) = ctx.refused.get(&workload.key) {

@@ -42,7 +42,7 @@ pub async fn pass(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     if !runtime.is_agent || workload.protocol.as_deref().is_some_and(|protocol| protocol != A2A) {
         return Ok(None);
     }
-    let cards = ctx.index.cards.targeting(&workload.key);
+    let cards = ctx.index.cards.linked(&workload.key);
     let shared = card_winner(cards.iter().map(|card| card.claim()))
         .and_then(|winner| cards.iter().find(|card| card.key.name == winner.name));
     let fetched_for = workload.generation.to_string();

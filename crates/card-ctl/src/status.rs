@@ -239,7 +239,7 @@ impl Build<'_> {
                 self.next.status.unsigned_members = None;
                 self.bind();
             }
-            Kept::Previous => self.keep(known),
+            Kept::Previous => self.keep(known.as_ref()),
         }
     }
 
@@ -276,12 +276,11 @@ impl Build<'_> {
         text == INVALID_SPEC || self.found.target.is_some() && about_the_target.contains(&text)
     }
 
-    fn keep(&mut self, known: Option<Before>) {
+    fn keep(&mut self, known: Option<&Before>) {
         let (on, old) = (self.found.on, &self.before.status);
-        if let Some(known) = &known {
+        if let Some(known) = known {
             self.conditions.set(condition::VERIFIED, &known.verdict);
         }
-        let known = known.as_ref();
         let status = &mut self.next.status;
         if on.signature {
             status.valid_signature = old.valid_signature;

@@ -1,31 +1,10 @@
 //! Is a card verified? (card §10). Pure.
 
 use api_types::card::reason;
+pub use api_types::conditions::Truth;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::Signature;
-
-/// `True`, `False` or `Unknown`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Truth {
-    /// It holds.
-    True,
-    /// It does not hold.
-    False,
-    /// Nobody knows.
-    Unknown,
-}
-
-impl Truth {
-    /// The wire form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
 
 /// Status, reason and message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,15 +9,15 @@ mod services;
 use std::{sync::Arc, time::Duration};
 
 use controller_kit::{
+    metrics::Metrics,
     process::Process,
     watch::{self, TroubleKind, WatchOptions},
     workload::plural,
 };
 
 use crate::{
-    bundle, context::Context, fetch::address::EndpointPolicy, kinds::WorkloadKind, settings::LabelMode,
-    sources::Source,
-    workload::Workload,
+    bundle, context::Context, fetch::address::EndpointPolicy, index::Indexes, kinds::WorkloadKind,
+    settings::LabelMode, sources::Source, workload::Workload,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -71,25 +71,18 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
         process.spawn_endless("watch the trust bundle", bundle::watch(ctx.clone()));
         process.spawn_endless("read the trust bundle", bundle::refresh(ctx.clone()));
     }
-    count(process, ctx);
+    count(process.metrics(), &ctx.index);
 }
 
 /// Has the objects in the indexes counted.
-fn count(process: &Process, ctx: &Context) {
-    let metrics = process.metrics();
-    let index = ctx.index.clone();
-    metrics.count_objects("agentcards", move || index.cards.len());
-    let index = ctx.index.clone();
-    metrics.count_objects("services", move || index.services.len());
-    let index = ctx.index.clone();
-    metrics.count_objects("configmaps", move || index.documents.len());
-    let index = ctx.index.clone();
-    metrics.count_objects("agentruntimes", move || index.runtimes.len());
-    let index = ctx.index.clone();
-    metrics.count_objects("pods", move || index.pods.len());
+fn count(metrics: &Metrics, index: &Arc<Indexes>) {
+    metrics.count_objects("agentcards", index, |index| index.cards.len());
+    metrics.count_objects("services", index, |index| index.services.len());
+    metrics.count_objects("configmaps", index, |index| index.documents.len());
+    metrics.count_objects("agentruntimes", index, |index| index.runtimes.len());
+    metrics.count_objects("pods", index, |index| index.pods.len());
     for kind in WorkloadKind::ALL {
-        let index = ctx.index.clone();
         let of_kind = move |workload: &Workload| workload.key.workload_kind() == Some(kind);
-        metrics.count_objects(plural(kind), move || index.workloads.count(of_kind));
+        metrics.count_objects(plural(kind), index, move |index| index.workloads.count(of_kind));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::controller::{Common, Controller, workers};
+use controller_kit::controller::{Controller, workers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, Key},
+    discovery,
     error::Error,
     reconcile,
     sources::Source,
@@ -15,14 +16,8 @@ use crate::{
 /// How often the metrics of fetches, trust bundle and SVID are brought up to date.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-impl Controller for Context {
-    type Key = Key;
-    type Source = Source;
+impl Controller<Key, Source> for Context {
     type Error = Error;
-
-    fn common(&self) -> &Common<Key, Source> {
-        self
-    }
 
     async fn pass(&self, key: &Key) -> Result<Option<Duration>, Error> {
         reconcile::pass(self, key).await
@@ -32,6 +27,9 @@ impl Controller for Context {
 /// Works until `stop`; passes that run then are finished.
 pub async fn run(ctx: Arc<Context>, number: usize, stop: CancellationToken) {
     if !ctx.watches_settled(&stop).await {
+        return;
+    }
+    if stop.run_until_cancelled(discovery::own_identity(&ctx)).await.is_none() {
         return;
     }
     tracing::info!(agentcards = ctx.index.cards.len(), "watches have delivered");

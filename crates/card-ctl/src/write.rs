@@ -85,7 +85,8 @@ pub async fn create_card(ctx: &Context, card: &AgentCard) -> Result<bool, Error>
             store(ctx, AgentCard { metadata, spec, status });
             Ok(true)
         }
-        Err(error) if apply::is_conflict(&error) => {
+        // Two reasons share this code; of a creation it says that the name is taken.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
             let key = ObjectKey::new(namespace, card.metadata.name.clone().unwrap_or_default());
             reread(ctx, &key).await?;
             Ok(false)

@@ -67,6 +67,30 @@ async fn known_dead_agents_leave_room_in_their_own_namespace() {
 }
 
 #[tokio::test]
+async fn agents_that_fall_silent_together_stand_back() {
+    let dead = Server::always(Reply::Silence(Vec::new())).await;
+    let healthy = Server::always(Reply::Write(card())).await;
+    let long = Duration::from_secs(6);
+    let fetcher = Fetcher::new(FetchLimits { timeout: long, ..limits() }, None);
+    let started = Instant::now();
+    let mut crowd = JoinSet::new();
+    // All slots there are, and all of namespace `team0`.
+    for number in 0..64 {
+        let (fetcher, request) = (fetcher.clone(), of(&format!("team{}", number % 16), false, dead.address));
+        crowd.spawn(async move { fetcher.fetch(request).await });
+    }
+    until("they are under way", || fetcher.active() == 64).await;
+    for namespace in ["team0", "alive"] {
+        fetcher.fetch(of(namespace, false, healthy.address)).await.expect("a card");
+    }
+    assert!(started.elapsed() < long, "{:?}", started.elapsed());
+    // They are not given up: each gets its time, and says so in the end.
+    assert!(fetcher.active() >= 32, "{} of them are under way", fetcher.active());
+    let ended = crowd.join_next().await.expect("one of them").expect("no panic");
+    assert!(matches!(ended, Err(FetchError::Timeout(_))), "{ended:?}");
+}
+
+#[tokio::test]
 async fn everything_queued_is_served_in_the_end() {
     let server = Server::always(Reply::Write(card())).await;
     let fetcher = Fetcher::new(FetchLimits { concurrency: 3, per_namespace: 2, ..limits() }, None);
@@ -96,6 +120,22 @@ async fn giving_up_gives_the_slot_back() {
     let started = Instant::now();
     fetcher.fetch(of("b", false, healthy.address)).await.expect("a card");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+/// However many wait: the end of the process is no deep recursion.
+#[test]
+fn the_runtime_may_end_while_many_wait() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let dead = Server::always(Reply::Silence(Vec::new())).await;
+        let fetcher = Fetcher::new(limits(), None);
+        for number in 0..5_000 {
+            let (fetcher, request) =
+                (fetcher.clone(), of(&format!("n{}", number % 100), false, dead.address));
+            tokio::spawn(async move { fetcher.fetch(request).await });
+        }
+        until("they wait", || fetcher.waiting() > 4_000).await;
+    });
 }
 
 #[tokio::test]

@@ -26,12 +26,11 @@ impl<K: Eq + Hash> PerKey<K> {
     pub fn next(&self, key: K, first: Duration) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = failures.entry(key).or_default();
-        let before = match counts.iter_mut().find(|(known, _)| *known == first) {
-            Some((_, count)) => std::mem::replace(count, count.saturating_add(1)),
-            None => {
-                counts.push((first, 1));
-                0
-            }
+        let before = if let Some((_, count)) = counts.iter_mut().find(|(known, _)| *known == first) {
+            std::mem::replace(count, count.saturating_add(1))
+        } else {
+            counts.push((first, 1));
+            0
         };
         let step = step(first, self.max, before);
         drop(failures);

@@ -11,12 +11,19 @@ use std::{
     fmt::{Debug, Display},
     future::Future,
     hash::Hash,
+    ops::Deref,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use futures::stream::BoxStream;
 use jiff::Timestamp;
-use kube::Client;
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::watcher::{self, Event},
+};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 pub use pass::{Failed, PassError, Retry};
@@ -33,7 +40,7 @@ use crate::{
     reconcile::{ControllerMetrics, ReconcileMetrics},
     scope::Scope,
     sources::Sources,
-    watch::Watches,
+    watch::{Undecodable, WatchOptions, Watches, guarded_watch_stream, pages, watch_stream},
 };
 
 /// How long the first passes wait for watches that neither deliver nor fail.
@@ -91,26 +98,25 @@ pub struct Common<K, S> {
     clock: fn() -> Timestamp,
 }
 
+/// What a queue can hold.
+pub trait Key: Clone + Debug + Display + Hash + Ord + Send + Sync + 'static {}
+
+impl<K: Clone + Debug + Display + Hash + Ord + Send + Sync + 'static> Key for K {}
+
 /// A context whose keys the [`workers`] work on.
-pub trait Controller: Send + Sync + 'static {
-    /// What the queue holds.
-    type Key: Clone + Debug + Display + Hash + Ord + Send + Sync;
-    /// What is watched.
-    type Source: Send + Sync;
+pub trait Controller<K: Key, S>: Deref<Target = Common<K, S>> + Send + Sync + 'static {
     /// Why a pass did not reach its end.
     type Error: Failed + Send;
 
-    /// What all controllers have.
-    fn common(&self) -> &Common<Self::Key, Self::Source>;
-
     /// One pass over a key: looks at what there is, writes what differs, says when to look again.
-    fn pass(&self, key: &Self::Key) -> impl Future<Output = Result<Option<Duration>, Self::Error>> + Send;
+    fn pass(&self, key: &K) -> impl Future<Output = Result<Option<Duration>, Self::Error>> + Send;
 }
 
-impl<K: Clone + Hash + Ord, S> Common<K, S> {
+impl<K: Key, S> Common<K, S> {
     /// Nothing to do yet. `controller` is the label of the metrics of passes, e.g. `agentruntime`.
     pub fn new(handles: Handles, controller: &'static str) -> Self {
-        let Handles { client, operator_namespace, scope, metrics, readiness, events, leadership, clock } = handles;
+        let Handles { client, operator_namespace, scope, metrics, readiness, events, leadership, clock } =
+            handles;
         Self {
             client,
             operator_namespace,
@@ -139,6 +145,37 @@ impl<K: Clone + Hash + Ord, S> Common<K, S> {
     /// [`PassError::NotLeader`].
     pub fn may_write(&self) -> Result<(), PassError> {
         if self.leadership.is_leader() { Ok(()) } else { Err(PassError::NotLeader) }
+    }
+
+    /// A [watch](watch_stream) of this process.
+    pub fn watch<O>(
+        &self,
+        api: Api<O>,
+        config: watcher::Config,
+        options: WatchOptions,
+    ) -> BoxStream<'static, Event<O>>
+    where
+        O: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        watch_stream(&self.watches, api, config, options)
+    }
+
+    /// A [guarded watch](guarded_watch_stream) of this process, of everything in a namespace or, with `None`, in all.
+    pub fn watch_guarded<O>(
+        &self,
+        namespace: Option<&str>,
+        options: WatchOptions,
+        on_bad: impl Fn(Undecodable) + Send + 'static,
+    ) -> BoxStream<'static, Event<DeserializeGuard<O>>>
+    where
+        O: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        guarded_watch_stream(&self.watches, &self.client, namespace, pages(), options, on_bad)
     }
 
     /// The served version of the Sandbox kind; `None` = not served.

@@ -172,7 +172,8 @@ mod tests {
         struct Spec {
             replicas: Option<i32>,
         }
-        let document = json!({"metadata": {"name": "a"}, "spec": {"replicas": 2, "x": 1}, "status": {"y": []}});
+        let document =
+            json!({"metadata": {"name": "a"}, "spec": {"replicas": 2, "x": 1}, "status": {"y": []}});
         let read: LeanObject<Spec> = serde_json::from_value(document).unwrap();
         assert_eq!(read.spec, Spec { replicas: Some(2) });
         let read: LeanObject<Spec, Spec> = serde_json::from_value(json!({})).unwrap();

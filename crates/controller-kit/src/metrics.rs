@@ -3,6 +3,7 @@
 //! Names are those dashboards of controller-runtime know (runtime §19.2, packaging §11). Counters
 //! are registered without `_total`; the exposition adds it. No label ever holds an object's name.
 
+mod counted;
 mod exposition;
 mod process;
 
@@ -146,9 +147,15 @@ impl Metrics {
         f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has `kagenti_store_objects{kind}` counted whenever it is asked for; one count per kind.
-    pub fn count_objects(&self, kind: &str, count: impl Fn() -> usize + Send + Sync + 'static) {
-        let entry = (KindLabel { kind: kind.to_owned() }, Box::new(count) as Count);
+    /// Has `kagenti_store_objects{kind}` counted in `indexes` whenever it is asked for; one count per kind.
+    pub fn count_objects<I: Send + Sync + 'static>(
+        &self,
+        kind: &str,
+        indexes: &Arc<I>,
+        count: impl Fn(&I) -> usize + Send + Sync + 'static,
+    ) {
+        let indexes = indexes.clone();
+        let entry = (KindLabel { kind: kind.to_owned() }, Box::new(move || count(&indexes)) as Count);
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
@@ -172,8 +179,7 @@ mod tests {
     #[test]
     fn objects_are_counted_when_they_are_asked_for() {
         let (metrics, held) = (Metrics::new("test"), Arc::new(AtomicUsize::new(0)));
-        let counted = held.clone();
-        metrics.count_objects("pods", move || counted.load(Ordering::Relaxed));
+        metrics.count_objects("pods", &held, |held| held.load(Ordering::Relaxed));
         held.store(7, Ordering::Relaxed);
         assert!(metrics.openmetrics().unwrap().contains("kagenti_store_objects{kind=\"pods\"} 7\n"));
     }

@@ -27,22 +27,21 @@
 //! ```
 
 mod signals;
+mod system;
 
 use std::future::Future;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::authz::Reviewer;
 use crate::cli::{CommonArgs, Component};
-use crate::client::{self, ClientError, Reachability};
+use crate::client::{self, ClientError};
 use crate::controller::Handles;
-use crate::events::{EventRecorder, EventSender};
-use crate::lease::{Candidate, Election, Leadership, LeaseTiming, TimingError};
+use crate::events::EventRecorder;
+use crate::lease::{Candidate, Leadership, LeaseTiming, TimingError};
 use crate::legacy_guard::LegacyGuard;
 use crate::metrics::Metrics;
 use crate::probes::{self, Heartbeat};
@@ -51,10 +50,11 @@ use crate::scope::Scope;
 use crate::serve::{BindError, Listener, Server};
 use crate::supervise::{Ended, Supervisor, TaskResult, Tasks};
 use crate::telemetry::{LogLevelError, Telemetry};
-use crate::tls::{CertFiles, DEFAULT_POLL, KeyPair, ServingCert, TlsError, self_signed, server_config};
+use crate::tls::TlsError;
+use crate::version;
 use crate::watch::Watches;
-use crate::{metrics_door, version};
 use signals::Signals;
+use system::System;
 
 /// Namespace of a process that nobody told where it runs (webhook §2).
 pub const DEFAULT_NAMESPACE: &str = api_types::names::DEFAULT_OPERATOR_NAMESPACE;
@@ -70,8 +70,6 @@ const SYSTEM_GRACE: Duration = Duration::from_secs(3);
 const FLUSH: Duration = Duration::from_secs(2);
 /// A lost Lease ends the process within a second (packaging §12); this much of it is for the logs.
 const ABRUPT_GRACE: Duration = Duration::from_millis(300);
-/// Self-signed metrics certificate; a process that lives longer is restarted by then.
-const METRICS_CERT_DAYS: i64 = 3650;
 
 /// Why a process cannot start. All of these are settings or files: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -400,86 +398,6 @@ enum Ending {
     Signal(&'static str),
     Work(Ended),
     System(Ended),
-}
-
-/// The tasks that serve the process itself. They outlive the component's: probes answer and the
-/// Lease is renewed until the work has ended.
-struct System {
-    tasks: Tasks,
-    supervisor: Supervisor,
-    halt: CancellationToken,
-}
-
-impl System {
-    fn endless(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let halt = self.halt.clone();
-        self.tasks.spawn(name, async move {
-            halt.run_until_cancelled(task).await;
-            Ok(())
-        });
-    }
-
-    fn serve(&self, name: &'static str, server: Server, listener: Listener, router: axum::Router) {
-        let halt = self.halt.clone();
-        self.tasks.spawn(name, async move {
-            server.run(listener, router, halt).await;
-            Ok(())
-        });
-    }
-
-    fn reachability(&self, reachability: Arc<Reachability>, client: &Client, readiness: &Readiness) {
-        reachability.register(readiness);
-        let (client, readiness) = (client.clone(), readiness.clone());
-        self.endless("reachability", async move { reachability.run(client, readiness).await });
-    }
-
-    fn events(&self, sender: EventSender) {
-        let halt = self.halt.clone();
-        self.tasks.spawn("events", async move {
-            sender.run(halt).await;
-            Ok(())
-        });
-    }
-
-    fn election(&self, election: Election) {
-        let halt = self.halt.clone();
-        self.tasks.spawn("lease", async move { election.run(halt).await.map_err(Into::into) });
-    }
-
-    async fn metrics_door(
-        &self,
-        listener: Listener,
-        args: &CommonArgs,
-        client: &Client,
-        metrics: &Metrics,
-    ) -> Result<(), StartError> {
-        let mut server = Server::small();
-        let mut reviewer = None;
-        if args.metrics_secure {
-            let serving = ServingCert::empty();
-            match &args.metrics_cert_path {
-                Some(directory) => {
-                    let files = CertFiles::new(directory, &args.metrics_cert_name, &args.metrics_cert_key);
-                    let pair = files.load(Timestamp::now()).await.map_err(StartError::MetricsCertificate)?;
-                    serving.set(pair);
-                    self.endless("metrics-certificate", files.watch(serving.clone(), DEFAULT_POLL, |_| {}));
-                }
-                None => serving.set(own_certificate().map_err(StartError::MetricsCertificate)?),
-            }
-            server.tls =
-                Some(server_config(serving, args.enable_http2).map_err(StartError::MetricsCertificate)?);
-            server.http2 = args.enable_http2;
-            reviewer = Some(Reviewer::new(client.clone(), "/metrics"));
-        }
-        self.serve("metrics", server, listener, metrics_door::router(metrics.clone(), reviewer));
-        Ok(())
-    }
-}
-
-fn own_certificate() -> Result<KeyPair, TlsError> {
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let (certificate, key) = self_signed(names, SignedDuration::from_hours(24 * METRICS_CERT_DAYS))?;
-    KeyPair::from_pem(certificate.as_bytes(), key.as_bytes(), Timestamp::now())
 }
 
 /// A name for a replica outside a Pod: two processes on one machine must not share it, or they would

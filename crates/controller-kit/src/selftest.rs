@@ -167,7 +167,10 @@ mod tests {
         let places = |scope: &str| {
             let scope = Scope::parse(scope).unwrap();
             let rights = everywhere(&[("", "pods", "watch"), ("", "secrets", "get")], &scope);
-            rights.iter().map(|right| (right.resource.to_owned(), right.namespace.map(str::to_owned))).collect::<Vec<_>>()
+            rights
+                .iter()
+                .map(|right| (right.resource.to_owned(), right.namespace.map(str::to_owned)))
+                .collect::<Vec<_>>()
         };
         let right = |resource: &str, place: &Option<String>| (resource.to_owned(), place.clone());
         assert_eq!(places(""), [right("pods", &None), right("secrets", &None)]);

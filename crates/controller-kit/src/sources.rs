@@ -45,8 +45,7 @@ impl<S: Copy + Eq + Hash> Sources<S> {
         self.lock().entry((source, namespace.map(str::to_owned))).or_insert(State::Pending);
     }
 
-    /// The watch begins anew on a kind that was not served before.
-    pub fn restart(&self, source: S, namespace: Option<&str>) {
+    fn restart(&self, source: S, namespace: Option<&str>) {
         self.lock().insert((source, namespace.map(str::to_owned)), State::Pending);
     }
 

@@ -36,7 +36,7 @@ pub use feed::{Listing, Step, feed, pages};
 pub use gauge::StoreGauge;
 pub use key::Key;
 pub use optional::OptionalKind;
-pub use served::{served_version, serves};
+pub use served::serves;
 
 /// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s).
 const FIRST_RETRY: Duration = Duration::from_secs(1);

@@ -44,7 +44,10 @@ mod tests {
     #[test]
     fn only_a_sandbox_has_a_version_to_choose() {
         let sandbox = resource(TargetKind::Sandbox, "v1alpha1");
-        assert_eq!((sandbox.api_version.as_str(), sandbox.plural.as_str()), ("agents.x-k8s.io/v1alpha1", "sandboxes"));
+        assert_eq!(
+            (sandbox.api_version.as_str(), sandbox.plural.as_str()),
+            ("agents.x-k8s.io/v1alpha1", "sandboxes")
+        );
         assert_eq!(resource(TargetKind::Deployment, "v1alpha1").api_version, "apps/v1");
         assert_eq!(SANDBOXES.group, TargetKind::Sandbox.group());
     }

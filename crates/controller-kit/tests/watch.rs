@@ -19,13 +19,15 @@ use std::time::Duration;
 use common::{Answer, Call, client, count, failure};
 use controller_kit::metrics::{KindLabel, Metrics};
 use controller_kit::readiness::Readiness;
-use controller_kit::watch::{Step, WatchOptions, Watches, feed, guarded_watch_stream, watch_stream};
+use controller_kit::watch::{
+    OptionalKind, Step, WatchOptions, Watches, feed, guarded_watch_stream, watch_stream,
+};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::{Api, Resource};
 use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Resource};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -254,4 +256,54 @@ async fn a_watch_of_one_object_names_it() {
         report.checks[0].reason.contains("list secrets webhook-cert in namespace kagenti-system"),
         "{report:?}"
     );
+}
+
+/// A kind is watched in the best version that is served, in each namespace, and no longer than that (runtime §7.4).
+#[tokio::test(start_paused = true)]
+async fn an_optional_kind_is_followed() {
+    const THINGS: OptionalKind = OptionalKind {
+        group: "example.org",
+        kind: "Thing",
+        versions: &["v2", "v1"],
+        when_served: "Things are served",
+    };
+    let served = Arc::new(Mutex::new(Vec::<&str>::new()));
+    let script = served.clone();
+    let (client, _) = client(move |call| {
+        let version = call.path.rsplit('/').next().unwrap();
+        if !script.lock().unwrap().contains(&version) {
+            return failure(404, "NotFound");
+        }
+        let thing =
+            json!({"name": "things", "kind": "Thing", "namespaced": true, "singularName": "", "verbs": []});
+        let group = format!("example.org/{version}");
+        Answer::Json(200, json!({"kind": "APIResourceList", "groupVersion": group, "resources": [thing]}))
+    });
+    let (log, namespaces) = (Arc::new(Mutex::new(Vec::new())), [Some("a".to_owned()), Some("b".to_owned())]);
+    let (told, watched) = (log.clone(), log.clone());
+    tokio::spawn(async move {
+        let found = |version: Option<&'static str>| told.lock().unwrap().push(format!("{version:?}"));
+        let watch = |version, namespace: Option<String>| {
+            let line = format!("watch {version} in {}", namespace.unwrap());
+            let log = watched.clone();
+            async move {
+                log.lock().unwrap().push(line);
+                std::future::pending::<()>().await;
+            }
+        };
+        THINGS.follow(&client, &namespaces, found, watch).await;
+    });
+    let after = async |minutes: u64| {
+        tokio::time::sleep(Duration::from_mins(minutes)).await;
+        let mut lines: Vec<String> = std::mem::take(&mut *log.lock().unwrap());
+        lines.dedup();
+        lines
+    };
+    assert_eq!(after(2).await, ["None"]);
+    served.lock().unwrap().push("v1");
+    assert_eq!(after(2).await, [r#"Some("v1")"#, "watch v1 in a", "watch v1 in b"]);
+    served.lock().unwrap().push("v2");
+    assert_eq!(after(2).await, [r#"Some("v2")"#, "watch v2 in a", "watch v2 in b"]);
+    served.lock().unwrap().clear();
+    assert_eq!(after(2).await, ["None"]);
 }

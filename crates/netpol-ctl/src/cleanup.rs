@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use controller_kit::{
-    apply::is_not_found,
-    backoff::PerKey,
-    lease::Leadership,
-    message::message_of,
-    scope::Scope,
+    apply::is_not_found, backoff::PerKey, lease::Leadership, message::message_of, scope::Scope,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

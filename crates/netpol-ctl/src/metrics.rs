@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use controller_kit::metrics::Metrics;
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
 };
 
-use crate::{api_server::Endpoints, card::Card, index::Indexes, verdict::Mode};
+use crate::{api_server::Endpoints, card::Card, index::Indexes, policy::Policy, verdict::Mode};
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +37,25 @@ pub struct OwnMetrics {
 impl OwnMetrics {
     /// Registers everything.
     pub fn register(metrics: &Metrics, index: &Arc<Indexes>, endpoints: &Arc<Endpoints>) -> Self {
-        let gauges = Gauges { index: index.clone(), endpoints: endpoints.clone() };
-        metrics.with_registry(|registry| registry.register_collector(Box::new(gauges)));
+        let policies = index.clone();
+        metrics.register_counts("kagenti_netpol_policies", "NetworkPolicies of ours by mode", move || {
+            [Mode::Permissive, Mode::Restrictive].map(|mode| {
+                let of_mode = |policy: &Policy| policy.mode == mode && policy.is_managed();
+                ([("mode", mode.as_str())], policies.policies.count(of_mode))
+            })
+        });
+        let endpoints = endpoints.clone();
+        metrics.register_count(
+            "kagenti_netpol_apiserver_endpoints",
+            "Networks of the API server that unverified agents may reach",
+            move || endpoints.current().networks.len(),
+        );
+        let cards = index.clone();
+        metrics.register_count(
+            "kagenti_netpol_unverifiable_cards",
+            "AgentCards without condition Verified: no trust mechanism is on, so their agents are isolated",
+            move || cards.cards.count(Card::is_unverifiable),
+        );
         let own = Self {
             writes: metrics.register(
                 "kagenti_netpol_writes",
@@ -67,47 +83,6 @@ impl Op {
             Self::Delete => "delete",
             Self::Finalizer => "finalizer",
         }
-    }
-}
-
-/// What is counted when it is asked for.
-#[derive(Debug)]
-struct Gauges {
-    index: Arc<Indexes>,
-    endpoints: Arc<Endpoints>,
-}
-
-impl Gauges {
-    fn single(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: usize) -> std::fmt::Result {
-        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
-    }
-}
-
-impl Collector for Gauges {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let mut family = encoder.encode_descriptor(
-            "kagenti_netpol_policies",
-            "NetworkPolicies of ours by mode",
-            None,
-            MetricType::Gauge,
-        )?;
-        for mode in [Mode::Permissive, Mode::Restrictive] {
-            let count = self.index.policies.count(|policy| policy.mode == mode && policy.is_managed());
-            ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX)).encode(family.encode_family(&[("mode", mode.as_str())])?)?;
-        }
-        Self::single(
-            &mut encoder,
-            "kagenti_netpol_apiserver_endpoints",
-            "Networks of the API server that unverified agents may reach",
-            self.endpoints.current().networks.len(),
-        )?;
-        Self::single(
-            &mut encoder,
-            "kagenti_netpol_unverifiable_cards",
-            "AgentCards without condition Verified: no trust mechanism is on, so their agents are isolated",
-            self.index.cards.count(Card::is_unverifiable),
-        )
     }
 }
 

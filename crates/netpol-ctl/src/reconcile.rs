@@ -73,7 +73,10 @@ fn readable(ctx: &Context, namespace: &str) -> Result<bool, Error> {
 fn plan_of(ctx: &Context, slot: &Slot) -> Plan {
     let workload = |target: &Target, kind: TargetKind| {
         let key = WorkloadKey { slot: Slot { name: target.name.clone(), ..slot.clone() }, kind };
-        ctx.index.workloads.get(&key).map_or(Workload::Absent, |agent| Workload::Agent(agent.selector.clone()))
+        ctx.index
+            .workloads
+            .get(&key)
+            .map_or(Workload::Absent, |agent| Workload::Agent(agent.selector.clone()))
     };
     let exists = |name: &str| ctx.index.managed(&object_key(slot, name)).is_some();
     let delay = ctx.settings.initial_policy_delay;
@@ -158,8 +161,7 @@ async fn ensure(
     let spec = ctx.rules.spec(wanted.mode, (*wanted.selector).clone(), &ctx.endpoints.current());
     for name in [&wanted.name, &wanted.fallback] {
         let key = object_key(slot, name);
-        let Some(policy) = ctx.index.managed(&key).filter(|policy| !kept.contains(&policy.key.name))
-        else {
+        let Some(policy) = ctx.index.managed(&key).filter(|policy| !kept.contains(&policy.key.name)) else {
             continue;
         };
         if *name == wanted.name && is_of_another(ctx, slot, &policy) {
@@ -239,8 +241,7 @@ async fn look_up(ctx: &Context, slot: &Slot, target: &Target) -> Result<bool, Er
             None => return Ok(false),
         },
     };
-    let api =
-        dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), Some(&slot.namespace));
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), Some(&slot.namespace));
     let object = format!("{} {}/{}", target.kind, slot.namespace, target.name);
     let found = api.get_opt(&target.name).await.map_err(PassError::api("read", object))?;
     Ok(found.is_some_and(|view| api_types::card::is_agent(view.metadata.labels.as_ref())))
@@ -288,9 +289,10 @@ async fn finalizers(ctx: &Context, key: &ObjectKey) -> Result<Next, Error> {
     let Some(card) = card.filter(|card| card.finalizers.is_some()) else { return Ok(None) };
     ctx.may_write()?;
     let stripped = write::strip_finalizers(&ctx.client, &card).await;
-    if stripped
-        .map_err(PassError::api("take the finalizers of the previous operator off", format!("AgentCard {key}")))?
-    {
+    if stripped.map_err(PassError::api(
+        "take the finalizers of the previous operator off",
+        format!("AgentCard {key}"),
+    ))? {
         ctx.metrics.wrote(Op::Finalizer);
         tracing::info!(card = %key, "finalizers of the previous operator removed");
     }

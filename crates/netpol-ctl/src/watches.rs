@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use api_types::enrolment::TargetKind;
 use controller_kit::{
     index::covers,
+    metrics::Metrics,
     process::Process,
     scope::api_in,
     watch::{self, Key as ObjectKey, Step, TroubleKind, WatchOptions, feed, pages},
@@ -19,10 +20,12 @@ use kube::core::DeserializeGuard;
 use crate::{
     card::{Card, CardView},
     context::{Context, Key},
+    index::Indexes,
     naming::POLICY_TYPE,
     policy::Policy,
     reconcile::claimant,
     sources::Source,
+    workload::Agent,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -50,38 +53,29 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
         process.spawn_endless("watch agentcards", cards(ctx.clone(), namespace.clone()));
         process.spawn_endless("watch networkpolicies", policies(ctx.clone(), namespace.clone()));
         for kind in [TargetKind::Deployment, TargetKind::StatefulSet] {
-            process.spawn_endless("watch workloads", workloads::run(ctx.clone(), kind, "v1", namespace.clone()));
+            process
+                .spawn_endless("watch workloads", workloads::run(ctx.clone(), kind, "v1", namespace.clone()));
         }
     }
     process.spawn_endless("watch sandboxes", workloads::sandboxes(ctx.clone()));
     api_server::start(process, ctx);
-    count(process, ctx);
+    count(process.metrics(), &ctx.index);
 }
 
 /// Has the objects in the indexes counted.
-fn count(process: &Process, ctx: &Context) {
-    let metrics = process.metrics();
-    let index = ctx.index.clone();
-    metrics.count_objects("agentcards", move || index.cards.len());
-    let index = ctx.index.clone();
-    metrics.count_objects("networkpolicies", move || index.policies.len());
+fn count(metrics: &Metrics, index: &Arc<Indexes>) {
+    metrics.count_objects("agentcards", index, |index| index.cards.len());
+    metrics.count_objects("networkpolicies", index, |index| index.policies.len());
     for kind in TargetKind::ALL {
-        let index = ctx.index.clone();
-        metrics.count_objects(plural(kind), move || index.workloads.count(|agent| agent.key.kind == kind));
+        let of_kind = move |agent: &Agent| agent.key.kind == kind;
+        metrics.count_objects(plural(kind), index, move |index| index.workloads.count(of_kind));
     }
 }
 
 async fn cards(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, namespace) = (&*ctx, namespace.as_deref());
     let options = options(ctx, "agentcards", Source::Cards, namespace);
-    let events = watch::guarded_watch_stream::<CardView>(
-        &ctx.watches,
-        &ctx.client,
-        namespace,
-        pages(),
-        options,
-        |_| {},
-    );
+    let events = ctx.watch_guarded::<CardView>(namespace, options, |_| {});
     feed(events, |step| match step {
         Step::Put(object, listing) => {
             let card = read(ctx, object);
@@ -180,7 +174,7 @@ async fn policies(ctx: Arc<Context>, namespace: Option<String>) {
     let api = api_in::<NetworkPolicy>(&ctx.client, namespace);
     let config = pages().labels(&format!("{}={}", POLICY_TYPE.0, POLICY_TYPE.1));
     let options = options(ctx, "networkpolicies", Source::Policies, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(object, listing) => {
             let policy = Policy::new(object);
             let (key, version) = (policy.key.clone(), policy.resource_version.clone());

@@ -68,7 +68,7 @@ impl Entry for Agent {
     }
 
     /// Only the watch writes it, so its events come in order.
-    fn version(&self) -> &str {
+    fn version(&self) -> &'static str {
         ""
     }
 

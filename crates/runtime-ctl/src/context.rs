@@ -134,9 +134,9 @@ impl Context {
         }
         let labelled = match namespace {
             Some(namespace) => vec![WorkloadLink::HandLabelled(namespace.to_owned())],
-            None => index.workloads.links(|link| {
-                matches!(link, WorkloadLink::HandLabelled(_)).then(|| link.clone())
-            }),
+            None => index
+                .workloads
+                .links(|link| matches!(link, WorkloadLink::HandLabelled(_)).then(|| link.clone())),
         };
         for workload in labelled.iter().flat_map(|link| index.workloads.linked(link)) {
             self.queue.add(Key::Workload(workload.key.clone()), after);

@@ -4,14 +4,8 @@ use std::sync::Arc;
 
 use controller_kit::{limiter::RolloutLimiter, metrics::Metrics};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{
-        MetricType,
-        counter::Counter,
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-    },
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
 use crate::{enrolment::Trigger, index::Indexes, kinds::WorkloadKind, workload::WorkloadKey};
@@ -48,7 +42,11 @@ impl OwnMetrics {
             "Workloads whose restart waits for the limiter",
             limiter.queue_length(),
         );
-        metrics.with_registry(|registry| registry.register_collector(Box::new(RuntimeGauge(index.clone()))));
+        let index = index.clone();
+        metrics.register_counts("kagenti_agentruntimes", "AgentRuntimes by type and phase", move || {
+            let labels = |(kind, phase)| [("type", kind), ("phase", phase)];
+            index.runtimes.count().into_iter().map(move |(by, count)| (labels(by), count))
+        });
         Self {
             rollouts: metrics.register(
                 "kagenti_rollouts",
@@ -86,27 +84,5 @@ impl OwnMetrics {
     /// Counts a conflict.
     pub fn conflict(&self, kind: &'static str) {
         self.conflicts.get_or_create(&KindLabel { kind }).inc();
-    }
-}
-
-/// `kagenti_agentruntimes{type,phase}`, counted when it is asked for.
-#[derive(Debug)]
-struct RuntimeGauge(Arc<Indexes>);
-
-impl Collector for RuntimeGauge {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "kagenti_agentruntimes",
-            "AgentRuntimes by type and phase",
-            None,
-            MetricType::Gauge,
-        )?;
-        let mut counts: Vec<_> = self.0.runtimes.count().into_iter().collect();
-        counts.sort_unstable();
-        for ((kind, phase), count) in counts {
-            let gauge = ConstGauge::new(count);
-            gauge.encode(family.encode_family(&[("type", kind), ("phase", phase)])?)?;
-        }
-        Ok(())
     }
 }

@@ -60,7 +60,8 @@ pub async fn main() -> ExitCode {
             print!("{}", crds::print(&groups.groups));
             ExitCode::SUCCESS
         }
-        Some(Command::Crds { command: crds::Command::Apply(apply) }) => match connect(&COMPONENT, args).await {
+        Some(Command::Crds { command: crds::Command::Apply(apply) }) => match connect(&COMPONENT, args).await
+        {
             Ok(client) => match crds::apply(&client, &apply.groups.groups, apply.allow_downgrade).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

@@ -1,5 +1,6 @@
 //! The status of an AgentRuntime (runtime §7). Pure.
 
+pub use api_types::conditions::Truth;
 use api_types::{
     AgentRuntimeStatus,
     conditions::{condition as find, set_condition},
@@ -21,27 +22,6 @@ pub const OWNED: [&str; 8] = [
     condition::PODS_CONFIGURED,
     condition::READY,
 ];
-
-/// Status of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Truth {
-    /// `True`
-    True,
-    /// `False`
-    False,
-    /// `Unknown`
-    Unknown,
-}
-
-impl Truth {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
 
 /// What one condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use api_types::AgentRuntime;
 use controller_kit::{
     index::covers,
     lean::LeanMeta,
+    metrics::Metrics,
     process::Process,
     scope::{api_in, dynamic_api_in},
     watch::{self, Step, TroubleKind, WatchOptions, feed, pages},
@@ -20,7 +21,7 @@ use kube::{ResourceExt, core::DeserializeGuard};
 
 use crate::{
     context::{Context, Key},
-    index::{OwnerKey, Pod, RuntimeKey, Target},
+    index::{Indexes, OwnerKey, Pod, RuntimeKey, Target},
     kinds::{SandboxVersion, WorkloadKind},
     ovn, scc,
     sources::Source,
@@ -42,10 +43,9 @@ fn options(ctx: &Context, kind: &'static str, source: Source, namespace: Option<
         | Source::Namespaces
         | Source::Workloads(WorkloadKind::Deployment | WorkloadKind::StatefulSet) => options,
         // A refusal counts as absence, and a condition says so (runtime §5.3, §19.4).
-        Source::Workloads(WorkloadKind::Sandbox)
-        | Source::Config(_)
-        | Source::Spire
-        | Source::OpenShift => options.degrade_when_refused(),
+        Source::Workloads(WorkloadKind::Sandbox) | Source::Config(_) | Source::Spire | Source::OpenShift => {
+            options.degrade_when_refused()
+        }
     }
 }
 
@@ -84,18 +84,16 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
     }
     process.spawn_endless("watch sandboxes", optional::sandboxes(ctx.clone()));
     process.spawn_endless("watch certificates", optional::certificates(ctx.clone()));
-    count(process, ctx);
+    count(process.metrics(), &ctx.index);
 }
 
 /// Has the objects in the indexes counted.
-fn count(process: &Process, ctx: &Context) {
-    let metrics = process.metrics();
-    let index = || ctx.index.clone();
-    metrics.count_objects("agentruntimes", { let index = index(); move || index.runtimes.len() });
-    metrics.count_objects("pods", { let index = index(); move || index.pods.len() });
+fn count(metrics: &Metrics, index: &Arc<Indexes>) {
+    metrics.count_objects("agentruntimes", index, |index| index.runtimes.len());
+    metrics.count_objects("pods", index, |index| index.pods.len());
     for kind in WorkloadKind::ALL {
-        let index = index();
-        metrics.count_objects(plural(kind), move || index.workloads.count(|workload| workload.key.kind == kind));
+        let of_kind = move |workload: &Workload| workload.key.kind == kind;
+        metrics.count_objects(plural(kind), index, move |index| index.workloads.count(of_kind));
     }
 }
 
@@ -108,14 +106,7 @@ async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
         }
     };
     let options = options(&ctx, "agentruntimes", Source::Runtimes, namespace);
-    let events = watch::guarded_watch_stream::<AgentRuntime>(
-        &ctx.watches,
-        &ctx.client,
-        namespace,
-        pages(),
-        options,
-        bad,
-    );
+    let events = ctx.watch_guarded::<AgentRuntime>(namespace, options, bad);
     feed(events, |step| match step {
         Step::Put(object, listing) => {
             listing.saw(RuntimeKey::of(&object));
@@ -197,7 +188,7 @@ async fn workloads(ctx: Arc<Context>, kind: WorkloadKind, version: &'static str,
     let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), namespace);
     let options = options(ctx, plural(kind), source, namespace);
     let version = SandboxVersion::of(version);
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(view, listing) => {
             if let Some(workload) = Workload::from_view(kind, version, view) {
                 listing.saw(workload.key.clone());
@@ -271,7 +262,7 @@ async fn pods(ctx: Arc<Context>, namespace: Option<String>) {
         .labels("kagenti.io/type in (agent,tool)")
         .fields("status.phase!=Succeeded,status.phase!=Failed");
     let options = options(ctx, "pods", Source::Pods, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(object, listing) => {
             if let Some(pod) = Pod::from_meta(object.metadata) {
                 listing.saw((pod.owner.namespace.clone(), pod.name.clone()));

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::controller::{Common, Controller, workers};
+use controller_kit::controller::{Controller, workers};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,14 +12,8 @@ use crate::{
     sources::Source,
 };
 
-impl Controller for Context {
-    type Key = Key;
-    type Source = Source;
+impl Controller<Key, Source> for Context {
     type Error = Error;
-
-    fn common(&self) -> &Common<Key, Source> {
-        self
-    }
 
     async fn pass(&self, key: &Key) -> Result<Option<Duration>, Error> {
         reconcile::pass(self, key).await

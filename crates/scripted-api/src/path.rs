@@ -33,7 +33,8 @@ impl<'a> Target<'a> {
 
     /// Path of the object, without subresource.
     pub(crate) fn object(&self, name: &str) -> String {
-        let namespace = self.namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+        let namespace =
+            self.namespace.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
         format!("{}{namespace}/{}/{name}", self.version, self.plural)
     }
 

@@ -123,7 +123,11 @@ impl ScriptedApi {
     /// A condition in the status of an object.
     pub fn condition(&self, path: &str, type_: &str) -> Option<Value> {
         let object = self.object(path);
-        object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_).cloned()
+        object["status"]["conditions"]
+            .as_array()?
+            .iter()
+            .find(|condition| condition["type"] == type_)
+            .cloned()
     }
 
     /// Status and reason of a condition; [`pair`](crate::pair) makes what to compare it with.
@@ -143,7 +147,8 @@ impl ScriptedApi {
     pub async fn events(&self) -> Vec<String> {
         // They are sent in the background.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let text = |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap().to_owned();
+        let text =
+            |event: &Value, path: &str| event.pointer(path).and_then(Value::as_str).unwrap().to_owned();
         let line = |event| format!("{} {}", text(event, "/reason"), text(event, "/regarding/name"));
         self.state().events.iter().map(line).collect()
     }
@@ -168,7 +173,8 @@ impl State {
             self.events.push(call.body.clone());
             return Reply::Now(StatusCode::CREATED, call.body.clone());
         }
-        let fault = self.faults.iter().position(|fault| fault.method == method.as_str() && fault.path == *path);
+        let fault =
+            self.faults.iter().position(|fault| fault.method == method.as_str() && fault.path == *path);
         if let Some(Fault { code, message, .. }) = fault.and_then(|at| self.faults.remove(at)) {
             return refused(code, &message);
         }
@@ -185,7 +191,7 @@ impl State {
                     }
                     (_, None) => refused(404, "not found"),
                     (Method::GET, Some(live)) => live.into(),
-                    (Method::PATCH, Some(live)) => self.patch(&path, live, &target, &call.body),
+                    (Method::PATCH, Some(live)) => self.patch(&path, &live, &target, &call.body),
                     (Method::DELETE, Some(live)) => self.delete(&path, &live, &call.body),
                     _ => refused(405, "not on an object"),
                 }
@@ -194,7 +200,9 @@ impl State {
     }
 
     fn create(&mut self, target: &Target<'_>, body: &Value) -> Reply {
-        let Some(name) = body["metadata"]["name"].as_str() else { return refused(422, "metadata.name is missing") };
+        let Some(name) = body["metadata"]["name"].as_str() else {
+            return refused(422, "metadata.name is missing");
+        };
         if !(body["kind"].is_string() && body["apiVersion"].is_string()) {
             return refused(400, "kind or apiVersion is missing");
         }
@@ -211,14 +219,14 @@ impl State {
         json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}).into()
     }
 
-    fn patch(&mut self, path: &str, live: Value, target: &Target<'_>, body: &Value) -> Reply {
+    fn patch(&mut self, path: &str, live: &Value, target: &Target<'_>, body: &Value) -> Reply {
         let mut object = live.clone();
-        if differs(&body["metadata"], &live) {
+        if differs(&body["metadata"], live) {
             return refused(409, "the object has been modified");
         }
         if body.is_array() {
-            let patch: json_patch::Patch = serde_json::from_value(body.clone()).unwrap();
-            if let Err(error) = json_patch::patch(&mut object, &patch) {
+            let operations: json_patch::Patch = serde_json::from_value(body.clone()).unwrap();
+            if let Err(error) = json_patch::patch(&mut object, &operations) {
                 return refused(422, &error.to_string());
             }
         } else if target.subresource == Some("status") {
@@ -226,10 +234,10 @@ impl State {
         } else {
             merge(&mut object, body);
         }
-        if differs(&object["metadata"], &live) {
+        if differs(&object["metadata"], live) {
             return refused(409, "the object has been modified");
         }
-        let had = !finalizers(&live).is_empty();
+        let had = !finalizers(live).is_empty();
         if had && finalizers(&object).is_empty() && object["metadata"]["deletionTimestamp"].is_string() {
             self.objects.remove(path);
             return object.into();

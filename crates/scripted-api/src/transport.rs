@@ -81,7 +81,9 @@ pub fn client(mut answer: impl FnMut(&Call) -> Reply + Send + 'static) -> (Clien
                 method: parts.method,
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
-                content_type: content_type.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default(),
+                content_type: content_type
+                    .map(|value| value.to_str().unwrap().to_owned())
+                    .unwrap_or_default(),
                 body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
             };
             seen.0.lock().unwrap().push(call.clone());

@@ -16,7 +16,7 @@ pub use self::rights::{RbacMode, Rights};
 use crate::cluster::Cluster;
 use crate::control_plane::{Credential, kubeconfig, write_private};
 use crate::ports::Port;
-use crate::supervisor::protocol::{Act, Exit, ProcessSpec, Signal, Value};
+use crate::supervisor::protocol::{Exit, ProcessSpec, Signal};
 use crate::usage::Usage;
 use crate::wait::log_tail;
 use crate::{access, components, http, wait_for};
@@ -212,10 +212,7 @@ impl Component {
 
     /// Waits until it has ended by itself or otherwise, and says how.
     pub async fn ended(&self) -> Result<Exit> {
-        match self.cluster.link().ask(Act::Wait { pid: self.pid() }).await? {
-            Value::Ended(exit) => Ok(exit),
-            other => bail!("unexpected answer {other:?}"),
-        }
+        self.cluster.process_ended(self.pid()).await
     }
 
     /// Starts it again after its end: same ports, identity, arguments and log.

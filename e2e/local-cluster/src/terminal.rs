@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use console::{Alignment, pad_str, truncate_str};
+use console::truncate_str;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a running task says that it is still running where nothing can be redrawn.
@@ -95,14 +95,6 @@ impl Terminal {
             Stream::Stdout => writeln!(std::io::stdout().lock(), "{text}"),
             Stream::Stderr => writeln!(std::io::stderr().lock(), "{text}"),
         };
-    }
-
-    /// A line of `label` (padded to `label_width` columns) and text that is cut to the terminal's width.
-    pub fn labelled(&self, label: &str, tone: Tone, label_width: usize, text: &str) -> String {
-        let label = pad_str(label, label_width, Alignment::Left, None).into_owned();
-        let room = self.width.saturating_sub(label_width + 1);
-        let text = if self.interactive { truncate_str(text, room, "…") } else { text.into() };
-        format!("{} {text}", self.paint(&label, tone))
     }
 
     /// Starts showing a task that may take long.
@@ -215,13 +207,5 @@ mod tests {
         assert_eq!(plain.paint("ready", Tone::Good), "ready");
         let colourful = Terminal { color: true, ..plain };
         assert!(colourful.paint("ready", Tone::Good).contains("\u{1b}["));
-    }
-
-    #[test]
-    fn narrow_terminals_cut_text_not_labels() {
-        let narrow = Terminal { stream: Stream::Stderr, interactive: true, color: false, width: 24 };
-        let line = narrow.labelled("pod", Tone::Plain, 8, "a text that does not fit in here");
-        assert_eq!(console::measure_text_width(&line), 24);
-        assert!(line.starts_with("pod "));
     }
 }

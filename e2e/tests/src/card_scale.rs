@@ -110,7 +110,11 @@ impl Steady<'_> {
         let (shortest, longest) = (period.mul_f64(0.9).saturating_sub(slack), period.mul_f64(1.1) + slack);
         let at_least = window.as_millis() / longest.as_millis();
         for (host, times) in &by_host {
-            let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let gaps: Vec<Duration> = times
+                .iter()
+                .zip(times.iter().skip(1))
+                .map(|(from, to)| to.saturating_duration_since(*from))
+                .collect();
             let regular = gaps.iter().all(|gap| (shortest..=longest).contains(gap));
             ensure!(
                 times.len() as u128 >= at_least && regular,
@@ -130,7 +134,7 @@ impl Steady<'_> {
         eprintln!("{all} cards: {rate:.1} fetches per second, no write in {window:?}");
         // The window cuts some periods short.
         let slowest = 0.95 * all as f64 / (period + slack).as_secs_f64();
-        let fastest = 1.05 * all as f64 / (period - slack).as_secs_f64();
+        let fastest = 1.05 * all as f64 / period.saturating_sub(slack).as_secs_f64();
         ensure!((slowest..=fastest).contains(&rate), "{rate:.1} fetches per second for {all} cards");
         Ok(())
     }

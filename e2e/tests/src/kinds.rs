@@ -102,6 +102,8 @@ kinds! {
     CERTIFICATE = namespaced "cert-manager.io" "v1" "Certificate" "certificates";
     /// Network of OpenShift's operator.
     NETWORK = cluster "operator.openshift.io" "v1" "Network" "networks";
+    /// ZeroTrustWorkloadIdentityManager of OpenShift, which knows the trust domain.
+    TRUST_MANAGER = cluster "operator.openshift.io" "v1alpha1" "ZeroTrustWorkloadIdentityManager" "zerotrustworkloadidentitymanagers";
     /// Route of OpenShift, which may know Keycloak's public address.
     ROUTE = namespaced "route.openshift.io" "v1" "Route" "routes";
     /// MLflow of the MLflow operator.

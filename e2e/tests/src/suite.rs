@@ -393,6 +393,18 @@ pub fn fixture(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(folder)
 }
 
+/// The CRD of Sandboxes with one version only: the other needs a conversion webhook.
+pub fn sandbox_crd(version: &str) -> Result<Value> {
+    let path = fixture("agent-sandbox").join("agents.x-k8s.io_sandboxes.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut crd: Value = serde_saphyr::from_str(&text).context("reading the CRD")?;
+    crate::json::merge(&mut crd, json!({"spec": {"conversion": {"strategy": "None", "webhook": null}}}));
+    let versions = crd.pointer_mut("/spec/versions").and_then(Value::as_array_mut).context("versions")?;
+    versions.retain(|found| found.text("/name") == version);
+    crate::json::merge(versions.first_mut().context("such a version")?, json!({"storage": true}));
+    Ok(crd)
+}
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -1,10 +1,13 @@
 //! Runs exchanges: a few at once, the rest in a fair queue.
+//!
+//! Agents that fall silent together would hold all slots until their time is over. So whoever takes long while others
+//! wait stands back, and is asked once more among the suspects, with all the time there is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spiffe_svid::SvidSource;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 
 use super::connection::Connector;
 use super::deny::DenyList;
@@ -13,6 +16,11 @@ use super::exchange::exchange;
 use super::pool::Pool;
 use super::queue::{FairQueue, Limits, Ticket};
 use super::request::{FetchRequest, Fetched};
+
+/// So long an exchange may take while others wait for its slot.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether somebody waits.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The bounds of the flags `--fetch-*` (card §4.1, §6.5).
 #[derive(Clone, Debug)]
@@ -57,7 +65,13 @@ struct Shared {
     limits: FetchLimits,
     connector: Connector,
     pool: Pool,
-    queue: Mutex<FairQueue<Job>>,
+    jobs: Mutex<Jobs>,
+}
+
+struct Jobs {
+    queue: FairQueue<Job>,
+    /// Somebody starts jobs and will see what is free by then.
+    dispatching: bool,
 }
 
 struct Job {
@@ -75,7 +89,12 @@ impl Fetcher {
             waiting: limits.queue,
         });
         let connector = Connector::new(limits.clone(), svids);
-        let shared = Shared { limits, connector, pool: Pool::default(), queue: Mutex::new(queue) };
+        let shared = Shared {
+            limits,
+            connector,
+            pool: Pool::default(),
+            jobs: Mutex::new(Jobs { queue, dispatching: false }),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -85,7 +104,8 @@ impl Fetcher {
         let (answer, result) = oneshot::channel();
         let (namespace, suspect) = (request.namespace.clone(), request.suspect);
         self.shared
-            .queue()
+            .jobs()
+            .queue
             .push(&namespace, suspect, Job { request, answer })
             .map_err(|_| FetchError::QueueFull)?;
         dispatch(&self.shared);
@@ -94,28 +114,40 @@ impl Fetcher {
 
     /// How many fetches wait for a slot (`kagenti_card_fetch_queue_length`).
     pub fn waiting(&self) -> usize {
-        self.shared.queue().waiting()
+        self.shared.jobs().queue.waiting()
     }
 
     /// How many exchanges are under way.
     pub fn active(&self) -> usize {
-        self.shared.queue().active()
+        self.shared.jobs().queue.active()
     }
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, FairQueue<Job>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Starts everything that may start: as many tasks as there are slots, however many jobs wait.
+///
+/// A runtime that ends drops what is spawned at once, which gives the slot back and comes here again: that call leaves
+/// the rest to this one, or a long queue would be a deep stack.
 fn dispatch(shared: &Arc<Shared>) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    if std::mem::replace(&mut shared.jobs().dispatching, true) {
+        return;
+    }
     loop {
-        let next = shared.queue().pop();
+        let next = {
+            let mut jobs = shared.jobs();
+            let next = jobs.queue.pop();
+            jobs.dispatching = next.is_some();
+            next
+        };
         let Some((ticket, job)) = next else { return };
         let slot = Slot { shared: shared.clone(), ticket };
-        tokio::spawn(run(slot, job));
+        runtime.spawn(run(slot, job));
     }
 }
 
@@ -131,10 +163,22 @@ async fn run(slot: Slot, mut job: Job) {
     tokio::select! {
         biased;
         // Nobody waits for the answer any more.
-        () = job.answer.closed() => {}
+        () = job.answer.closed() => return,
         result = work => {
             drop(slot);
             let _ = job.answer.send(result);
+            return;
+        }
+        () = slot.wanted() => {}
+    }
+    // First those that waited.
+    drop(slot);
+    let namespace = job.request.namespace.clone();
+    let pushed = shared.jobs().queue.push(&namespace, true, job);
+    match pushed {
+        Ok(()) => dispatch(&shared),
+        Err(job) => {
+            let _ = job.answer.send(Err(FetchError::QueueFull));
         }
     }
 }
@@ -145,9 +189,22 @@ struct Slot {
     ticket: Ticket,
 }
 
+impl Slot {
+    /// Ends when others have to wait because this exchange takes so long. A suspect has time.
+    async fn wanted(&self) {
+        if self.ticket.is_suspect() {
+            std::future::pending::<()>().await;
+        }
+        sleep(PATIENCE).await;
+        while !self.shared.jobs().queue.is_wanted(&self.ticket) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.queue().done(&self.ticket);
+        self.shared.jobs().queue.done(&self.ticket);
         dispatch(&self.shared);
     }
 }

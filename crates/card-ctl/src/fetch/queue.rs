@@ -39,6 +39,13 @@ pub(super) struct Ticket {
     suspect: bool,
 }
 
+impl Ticket {
+    /// It is one of the slots of suspects.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+}
+
 /// Two queues per namespace (good and suspect) and two circles of namespaces.
 pub(super) struct FairQueue<T> {
     limits: Limits,
@@ -143,6 +150,19 @@ impl<T> FairQueue<T> {
             return Some(next);
         }
         if self.active_suspects < self.limits.suspects() { self.pop_kind(true) } else { None }
+    }
+
+    /// A good job waits for nothing but this slot.
+    pub(super) fn is_wanted(&self, ticket: &Ticket) -> bool {
+        let own = self.lanes.get(&ticket.namespace);
+        let namespace_is_full =
+            own.is_some_and(|lane| !lane.queue(false).is_empty() && lane.active >= self.limits.per_namespace);
+        let [good, _] = &self.circles;
+        let all_is_full = self.active >= self.limits.total
+            && good
+                .iter()
+                .any(|name| self.lanes.get(name).is_some_and(|lane| lane.may_start(false, self.limits)));
+        namespace_is_full || all_is_full
     }
 
     /// Gives a slot back.
@@ -279,6 +299,27 @@ mod tests {
         }
         assert_eq!(start_all(&mut queue).len(), 2, "nothing is forgotten");
         assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn a_slot_is_wanted_when_a_good_job_waits_for_it() {
+        let mut queue = filled((0..4).map(|job| ("a", false, job)));
+        let started = start_all(&mut queue);
+        let ticket = &started[0].0;
+        assert!(!queue.is_wanted(ticket), "nobody waits");
+        queue.push(&"b".into(), false, 10).expect("room");
+        assert!(!queue.is_wanted(ticket), "it need not wait");
+        let others = start_all(&mut queue);
+        queue.push(&"a".into(), true, 11).expect("room");
+        assert!(!queue.is_wanted(ticket), "a suspect has to wait");
+        queue.push(&"a".into(), false, 12).expect("room");
+        assert!(queue.is_wanted(ticket) && !queue.is_wanted(&others[0].0), "the namespace is full");
+
+        let mut queue = filled((0..8).map(|job| (["a", "b"][job as usize % 2], false, job)));
+        let started = start_all(&mut queue);
+        assert_eq!(queue.active(), LIMITS.total);
+        queue.push(&"c".into(), false, 20).expect("room");
+        assert!(started.iter().all(|(ticket, _)| queue.is_wanted(ticket)), "all slots are taken");
     }
 
     #[test]

@@ -1,17 +1,11 @@
 //! AgentCards by name and by target.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
-
 use api_types::{
     AgentCard, AgentCardSpec, TargetRef,
-    card::condition,
     duplicates::{Claim, same_target},
     names::{MANAGED_BY_OPERATOR, finalizer, label},
 };
-use controller_kit::index::{Stale, is_older};
+use controller_kit::index::{Entry, Index};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 
@@ -109,7 +103,7 @@ impl Card {
     }
 
     /// The stored truth of a condition, for the gauge: `true`, `false`, `unknown` or `none`.
-    fn says(&self, type_: &str) -> &'static str {
+    pub(super) fn says(&self, type_: &str) -> &'static str {
         match verdict_of(&self.stored.status.conditions, type_).map(|verdict| verdict.truth) {
             Some(Truth::True) => "true",
             Some(Truth::False) => "false",
@@ -124,110 +118,30 @@ pub fn is_about(stored: Option<&TargetRef>, wanted: Option<&TargetRef>) -> bool 
     stored.is_none_or(|stored| wanted.is_some_and(|wanted| same_target(stored, wanted)))
 }
 
-/// The index.
-#[derive(Debug, Default)]
-pub struct Cards {
-    inner: RwLock<Inner>,
-}
+/// The index; its links are the targets. Cards that are being deleted are in it, too.
+pub type Cards = Index<Card>;
 
-#[derive(Debug, Default)]
-struct Inner {
-    by_key: HashMap<ObjectKey, Arc<Card>>,
-    by_target: HashMap<TargetKey, BTreeSet<ObjectKey>>,
-}
+impl Entry for Card {
+    type Key = ObjectKey;
+    type Link = TargetKey;
 
-impl Cards {
-    fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    fn key(&self) -> &ObjectKey {
+        &self.key
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    fn version(&self) -> &str {
+        &self.resource_version
     }
 
-    /// Stores an object and returns what was known before; `Err` when something newer is known.
-    pub fn upsert(&self, card: Card) -> Result<Option<Arc<Card>>, Stale> {
-        let mut inner = self.write();
-        let old = inner.by_key.get(&card.key).cloned();
-        if old.as_ref().is_some_and(|old| is_older(&card.resource_version, &old.resource_version)) {
-            return Err(Stale);
-        }
-        inner.unlink(&card.key);
-        if let Some(target) = card.target.clone() {
-            inner.by_target.entry(target).or_default().insert(card.key.clone());
-        }
-        inner.by_key.insert(card.key.clone(), Arc::new(card));
-        Ok(old)
-    }
-
-    /// Removes an object; returns what was known.
-    pub fn remove(&self, key: &ObjectKey) -> Option<Arc<Card>> {
-        let mut inner = self.write();
-        inner.unlink(key);
-        inner.by_key.remove(key)
-    }
-
-    /// After a new list: removes what was not in it and returns it.
-    pub fn retain(&self, namespace: Option<&str>, seen: &HashSet<ObjectKey>) -> Vec<Arc<Card>> {
-        let gone: Vec<ObjectKey> = {
-            let scoped =
-                |key: &&ObjectKey| namespace.is_none_or(|ns| key.namespace == ns) && !seen.contains(*key);
-            self.read().by_key.keys().filter(scoped).cloned().collect()
-        };
-        gone.iter().filter_map(|key| self.remove(key)).collect()
-    }
-
-    /// One object.
-    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Card>> {
-        self.read().by_key.get(key).cloned()
-    }
-
-    /// All cards of a workload, by name, also those being deleted.
-    pub fn targeting(&self, target: &TargetKey) -> Vec<Arc<Card>> {
-        let inner = self.read();
-        let keys = inner.by_target.get(target).into_iter().flatten();
-        keys.filter_map(|key| inner.by_key.get(key).cloned()).collect()
-    }
-
-    /// Everything.
-    pub fn keys(&self) -> Vec<ObjectKey> {
-        self.read().by_key.keys().cloned().collect()
-    }
-
-    /// Number of objects.
-    pub fn len(&self) -> usize {
-        self.read().by_key.len()
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Number of cards by truth of Synced and Verified.
-    pub fn count(&self) -> BTreeMap<(&'static str, &'static str), i64> {
-        let mut counts = BTreeMap::new();
-        for card in self.read().by_key.values() {
-            *counts.entry((card.says(condition::SYNCED), card.says(condition::VERIFIED))).or_insert(0) += 1;
-        }
-        counts
-    }
-}
-
-impl Inner {
-    fn unlink(&mut self, key: &ObjectKey) {
-        let Some(target) = self.by_key.get(key).and_then(|old| old.target.clone()) else { return };
-        if let Some(keys) = self.by_target.get_mut(&target) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_target.remove(&target);
-            }
-        }
+    fn links(&self) -> impl Iterator<Item = TargetKey> {
+        self.target.iter().cloned()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::{super::tests::card, *};
     use serde_json::json;
 
@@ -250,12 +164,12 @@ mod tests {
         };
         index.upsert(of("a", "w", "1")).unwrap();
         index.upsert(of("b", "w", "1")).unwrap();
-        assert_eq!(index.targeting(&target("w")).len(), 2);
+        assert_eq!(index.linked(&target("w")).len(), 2);
         index.upsert(of("a", "v", "2")).unwrap();
         assert!(index.upsert(of("a", "w", "1")).is_err(), "older");
-        assert_eq!(index.targeting(&target("v"))[0].key.name, "a");
-        index.retain(None, &HashSet::from([ObjectKey::new("ns", "a")]));
-        assert!(index.targeting(&target("w")).is_empty());
+        assert_eq!(index.linked(&target("v"))[0].key.name, "a");
+        index.retain(|_| true, &HashSet::from([ObjectKey::new("ns", "a")]));
+        assert!(index.linked(&target("w")).is_empty());
     }
 
     #[test]

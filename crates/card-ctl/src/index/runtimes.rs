@@ -1,12 +1,9 @@
 //! AgentRuntimes by name and by target (card §18).
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::Arc;
 
 use api_types::{AgentRuntime, CardStatus, WorkloadType, names::annotation};
-use controller_kit::index::{Stale, is_older};
+use controller_kit::index::{Entry, Index};
 
 use super::ObjectKey;
 use crate::kinds::TargetKey;
@@ -53,92 +50,22 @@ impl Runtime {
     }
 }
 
-/// The index.
-#[derive(Debug, Default)]
-pub struct Runtimes {
-    inner: RwLock<Inner>,
-}
+/// The index; its links are the targets.
+pub type Runtimes = Index<Runtime>;
 
-#[derive(Debug, Default)]
-struct Inner {
-    by_key: HashMap<ObjectKey, Arc<Runtime>>,
-    by_target: HashMap<TargetKey, BTreeSet<ObjectKey>>,
-}
+impl Entry for Runtime {
+    type Key = ObjectKey;
+    type Link = TargetKey;
 
-impl Runtimes {
-    fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    fn key(&self) -> &ObjectKey {
+        &self.key
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    fn version(&self) -> &str {
+        &self.resource_version
     }
 
-    /// Stores an object and returns what was known before; `Err` when something newer is known.
-    pub fn upsert(&self, runtime: Runtime) -> Result<Option<Arc<Runtime>>, Stale> {
-        let mut inner = self.write();
-        let old = inner.by_key.get(&runtime.key).cloned();
-        if old.as_ref().is_some_and(|old| is_older(&runtime.resource_version, &old.resource_version)) {
-            return Err(Stale);
-        }
-        inner.unlink(&runtime.key);
-        if let Some(target) = runtime.target.clone() {
-            inner.by_target.entry(target).or_default().insert(runtime.key.clone());
-        }
-        inner.by_key.insert(runtime.key.clone(), Arc::new(runtime));
-        Ok(old)
-    }
-
-    /// Removes an object; returns what was known.
-    pub fn remove(&self, key: &ObjectKey) -> Option<Arc<Runtime>> {
-        let mut inner = self.write();
-        inner.unlink(key);
-        inner.by_key.remove(key)
-    }
-
-    /// After a new list: removes what was not in it.
-    pub fn retain(&self, namespace: Option<&str>, seen: &HashSet<ObjectKey>) {
-        let gone: Vec<ObjectKey> = {
-            let scoped =
-                |key: &&ObjectKey| namespace.is_none_or(|ns| key.namespace == ns) && !seen.contains(*key);
-            self.read().by_key.keys().filter(scoped).cloned().collect()
-        };
-        for key in &gone {
-            self.remove(key);
-        }
-    }
-
-    /// One object.
-    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Runtime>> {
-        self.read().by_key.get(key).cloned()
-    }
-
-    /// AgentRuntimes of a workload, by name.
-    pub fn targeting(&self, target: &TargetKey) -> Vec<Arc<Runtime>> {
-        let inner = self.read();
-        let keys = inner.by_target.get(target).into_iter().flatten();
-        keys.filter_map(|key| inner.by_key.get(key).cloned()).collect()
-    }
-
-    /// Number of objects.
-    pub fn len(&self) -> usize {
-        self.read().by_key.len()
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl Inner {
-    fn unlink(&mut self, key: &ObjectKey) {
-        let Some(target) = self.by_key.get(key).and_then(|old| old.target.clone()) else { return };
-        if let Some(keys) = self.by_target.get_mut(&target) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_target.remove(&target);
-            }
-        }
+    fn links(&self) -> impl Iterator<Item = TargetKey> {
+        self.target.iter().cloned()
     }
 }

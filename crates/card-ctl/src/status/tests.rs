@@ -382,7 +382,11 @@ fn the_end_of_the_audit_makes_its_findings_count() {
 fn a_verdict_stays_with_its_workload() {
     let (good, binding) = (evidence(valid()), IdentityBinding::default());
     let (former, other) = (target("former"), target("other"));
-    let of = |wanted| Findings { wanted: Some(wanted), target: Some(former.clone()), ..findings(S, Some(&good), 10) };
+    let of = |wanted| Findings {
+        wanted: Some(wanted),
+        target: Some(former.clone()),
+        ..findings(S, Some(&good), 10)
+    };
     let verified = next(&Stored::default(), &of(&former));
     assert_eq!(says(&verified, condition::VERIFIED), told(Truth::True, "SignatureVerified"));
     let fails = |wanted, now| Findings {
@@ -396,7 +400,10 @@ fn a_verdict_stays_with_its_workload() {
     let moved = next(&verified, &fails(&other, 20));
     assert_eq!(says(&moved, condition::VERIFIED), told(Truth::Unknown, "NotVerifiedYet"));
     assert_eq!((moved.card.clone(), moved.status.valid_signature), (None, None));
-    assert_eq!((moved.status.signature_spiffe_id.clone(), moved.status.last_verified_time.clone()), (None, None));
+    assert_eq!(
+        (moved.status.signature_spiffe_id.clone(), moved.status.last_verified_time.clone()),
+        (None, None)
+    );
     let later = next(&moved, &fails(&other, 30));
     assert_eq!(patch(&moved, &later), None);
 }

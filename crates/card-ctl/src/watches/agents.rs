@@ -9,7 +9,6 @@ use controller_kit::{
     watch::{self, Step, feed, pages},
     workload::{SANDBOXES, plural, resource},
 };
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 
 use super::{NOW, options};
@@ -34,7 +33,7 @@ pub(super) async fn workloads(
     let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource, namespace);
     let config = pages().labels("kagenti.io/type=agent");
     let options = options(ctx, plural(kind), source, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(view, listing) => {
             if let Some(workload) = Workload::from_view(&resource, view) {
                 listing.saw(workload.key.clone());
@@ -79,7 +78,7 @@ pub(super) async fn pods(ctx: Arc<Context>, namespace: Option<String>) {
     let config =
         pages().labels("kagenti.io/type=agent").fields("status.phase!=Succeeded,status.phase!=Failed");
     let options = options(ctx, "pods", Source::Pods, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(object, listing) => {
             if let Some(pod) = Pod::of(object.metadata) {
                 listing.saw(pod.key.clone());
@@ -114,11 +113,6 @@ pub(super) async fn sandboxes(ctx: Arc<Context>) {
         }
         ctx.sources.looked_for(Source::Workloads(WorkloadKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version| {
-        let each = |namespace: &Option<String>| {
-            workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace.clone())
-        };
-        join_all(scopes.iter().map(each))
-    };
-    SANDBOXES.follow(&ctx.client, found, watch).await;
+    let watch = |version, namespace| workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace);
+    SANDBOXES.follow(&ctx.client, &scopes, found, watch).await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api_types::{AgentCard, AgentRuntime, card::signed};
 use controller_kit::{
+    index::covers,
     scope::api_in,
     watch::{self, Step, feed, pages},
 };
@@ -31,14 +32,7 @@ pub(super) async fn cards(ctx: Arc<Context>, namespace: Option<String>) {
         }
     };
     let options = options(&ctx, "agentcards", Source::Cards, namespace);
-    let events = watch::guarded_watch_stream::<AgentCard>(
-        &ctx.watches,
-        &ctx.client,
-        namespace,
-        pages(),
-        options,
-        bad,
-    );
+    let events = ctx.watch_guarded::<AgentCard>(namespace, options, bad);
     feed(events, |step| match step {
         Step::Put(object, listing) => {
             listing.saw(ObjectKey::of(&object));
@@ -55,11 +49,11 @@ pub(super) async fn cards(ctx: Arc<Context>, namespace: Option<String>) {
             }
         }
         Step::Listed(seen) => {
-            for gone in ctx.index.cards.retain(namespace, &seen) {
+            let listed = |key: &ObjectKey| covers(namespace, &key.namespace);
+            for gone in ctx.index.cards.retain(listed, &seen) {
                 card_gone(&ctx, &gone);
             }
-            let elsewhere = |key: &ObjectKey| namespace.is_some_and(|ns| key.namespace != *ns);
-            ctx.undecodable.retain(|key| elsewhere(key) || seen.contains(key));
+            ctx.undecodable.retain(|key| !listed(key) || seen.contains(key));
             ctx.sources.synced(Source::Cards, namespace);
         }
     })
@@ -86,7 +80,7 @@ fn applied(ctx: &Context, object: DeserializeGuard<AgentCard>) {
 fn card_gone(ctx: &Context, gone: &Arc<Card>) {
     ctx.wake_card(gone.key.clone(), NOW);
     if let Some(target) = &gone.target {
-        if ctx.index.cards.targeting(target).is_empty() {
+        if ctx.index.cards.linked(target).is_empty() {
             // Deleting the card is the way to have everything read again.
             ctx.observations.forget(target);
             ctx.unlabelled.forget(target);
@@ -108,7 +102,7 @@ pub(super) async fn documents(ctx: Arc<Context>, namespace: Option<String>) {
             ctx.wake_readers(&key, NOW);
         }
     };
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(map, listing) => {
             if let Some(workload) = documents::workload_of(&map) {
                 listing.saw(workload.clone());
@@ -135,14 +129,7 @@ pub(super) async fn documents(ctx: Arc<Context>, namespace: Option<String>) {
 pub(super) async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
     let namespace = namespace.as_deref();
     let options = options(&ctx, "agentruntimes", Source::Runtimes, namespace).optional_kind();
-    let events = watch::guarded_watch_stream::<AgentRuntime>(
-        &ctx.watches,
-        &ctx.client,
-        namespace,
-        pages(),
-        options,
-        |_| {},
-    );
+    let events = ctx.watch_guarded::<AgentRuntime>(namespace, options, |_| {});
     feed(events, |step| match step {
         Step::Put(DeserializeGuard(Ok(object)), listing) => {
             if let Some(runtime) = Runtime::of(object) {
@@ -154,7 +141,7 @@ pub(super) async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
             ctx.index.runtimes.remove(&ObjectKey::of(&gone));
         }
         Step::Listed(seen) => {
-            ctx.index.runtimes.retain(namespace, &seen);
+            ctx.index.runtimes.retain(|key| covers(namespace, &key.namespace), &seen);
             ctx.sources.synced(Source::Runtimes, namespace);
         }
     })

@@ -22,7 +22,7 @@ pub(super) async fn services(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, namespace) = (&*ctx, namespace.as_deref());
     let api = api_in::<v1::Service>(&ctx.client, namespace);
     let options = options(ctx, "services", Source::Services, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(object, listing) => {
             if let Some((key, service)) = Service::of(object) {
                 listing.saw(key.clone());
@@ -97,7 +97,7 @@ async fn watch_slices(ctx: &Context, namespace: Option<&str>) {
             }
         }
     };
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(object, listing) => {
             if let Some((key, service, slice)) = Slice::of(object) {
                 listing.saw(key.clone());

@@ -40,8 +40,7 @@ fn answer(stage: &Stage, result: Result<&str, FetchError>) {
     let of = source::fingerprint(&workload, "echo.team1.svc.cluster.local", 8000, false);
     let template = workload.rolled_out.then(|| workload.template_hash.as_str().into());
     stage.ctx.observations.begin(&target, tokio::time::Instant::now());
-    let document =
-        result.map(|text| Some(Document::new(text.as_bytes().to_vec(), CardSource::Http, None)));
+    let document = result.map(|text| Some(Document::new(text.as_bytes().to_vec(), CardSource::Http, None)));
     assert!(stage.ctx.observations.end(&target, Asked { of, template }, document, None));
 }
 
@@ -157,8 +156,12 @@ async fn a_new_template_counts_once_its_pods_were_asked() {
     let vectors: Value =
         serde_json::from_str(include_str!("../../../agent-trust/tests/vectors/card-vectors.json")).unwrap();
     stage.ctx.trust.load(vectors["trustBundles"]["spiffe-json"]["text"].as_str().unwrap());
-    let card = vectors["verification"].as_array().unwrap().iter().find(|v| v["id"] == "es256-legacy").unwrap()
-        ["card"]
+    let card = vectors["verification"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|v| v["id"] == "es256-legacy")
+        .unwrap()["card"]
         .as_str()
         .unwrap();
     let hash = |stage: &Stage| stage.object(&format!("{CARDS}/a"))["status"]["verifiedTemplateHash"].clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use card_ctl::{context::Key, index::ObjectKey, kinds::TargetKey, settings::Settings};
 use serde_json::{Value, json};
 
-use crate::stage::{CARDS, DEPLOYMENTS, NS, Stage, lines};
+use crate::stage::{CARDS, DEPLOYMENTS, NS, Stage, lines, pair};
 
 const CARD: &str = "echo-deployment-card";
 const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
@@ -60,9 +60,12 @@ async fn a_card_is_made_once() {
 async fn a_card_that_is_there_already_is_read() {
     let stage = Stage::new();
     stage.agent("echo", json!({}));
-    stage.fail("POST", CARDS, 409);
-    let calls = stage.agent_pass("echo").await;
+    stage.card(CARD, "echo", json!({}));
+    stage.ctx.index.cards.remove(&ObjectKey::new(NS, CARD));
+    let (calls, next) = stage.pass(Key::Workload(Stage::target("echo"))).await;
     assert_eq!(lines(&calls), [format!("POST {CARDS}"), format!("GET {CARDS}/{CARD}")]);
+    assert!(next.expect("no error").is_some(), "it is decided again");
+    assert!(stage.agent_pass("echo").await.is_empty(), "it is somebody's own");
 }
 
 /// Card §5.2: a manual card wins over an automatic one, and is itself left alone.
@@ -207,4 +210,24 @@ async fn what_is_no_agent_is_forgotten() {
     stage.ctx.strangers.insert(stranger.clone(), Arc::default());
     stage.pass(Key::Workload(stranger.clone())).await.1.unwrap();
     assert!(stage.ctx.strangers.get(&stranger).is_none());
+}
+
+/// Card §10.3, §11.3: what is known of one workload is never believed of another, neither before nor after the first look.
+#[tokio::test]
+async fn a_card_that_is_pointed_elsewhere_brings_no_verdict() {
+    let stage = checking();
+    stage.agent("echo", json!({}));
+    let mut verified = verdict("True", "SignatureVerified");
+    verified["status"]["targetRef"] =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "former"});
+    stage.card("mine", "echo", verified);
+    assert!(stage.agent_pass("echo").await.is_empty());
+    // There is no Service, so nothing can be found out.
+    stage.card_pass("mine").await;
+    assert_eq!(stage.condition("mine", "Verified"), pair("Unknown", "NotVerifiedYet"));
+    assert_eq!(stage.condition("mine", "Synced"), pair("False", "ServiceNotFound"));
+    stage.agent_pass("echo").await;
+    let workload = stage.object(&format!("{DEPLOYMENTS}/echo"));
+    assert_eq!(workload["metadata"]["annotations"]["verified-state.agent.kagenti.dev/mine"], "false");
+    assert_eq!(workload["spec"]["template"]["metadata"]["labels"], json!({"app": "echo"}));
 }

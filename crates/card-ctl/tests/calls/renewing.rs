@@ -29,8 +29,7 @@ fn checking(resign_qps: f64) -> Stage {
 /// An agent and its verified card, whose certificate ends so many minutes from now.
 fn agent(stage: &Stage, name: &str, init_containers: Value, minutes: i64, inherited: bool) {
     let under: Arc<str> = stage.ctx.trust.known().fingerprint.unwrap();
-    let annotations =
-        json!({"agentcard.kagenti.dev/bundle-hash": &*under, format!("verified-state.agent.kagenti.dev/{name}"): "true"});
+    let annotations = json!({"agentcard.kagenti.dev/bundle-hash": &*under, format!("verified-state.agent.kagenti.dev/{name}"): "true"});
     let template = json!({"metadata": {"labels": {"agent.kagenti.dev/signature-verified": "true"}},
         "spec": {"initContainers": init_containers}});
     stage.agent(name, json!({"metadata": {"annotations": annotations}, "spec": {"template": template}}));
@@ -51,7 +50,11 @@ async fn the_earliest_expiry_is_renewed_first() {
         agent(&stage, name, signer.clone(), minutes, false);
     }
     for n in 0..20 {
-        assert_eq!(stage.ctx.limiter.try_acquire(&Stage::target(&format!("other-{n}"))), Turn::Granted, "the burst");
+        assert_eq!(
+            stage.ctx.limiter.try_acquire(&Stage::target(&format!("other-{n}"))),
+            Turn::Granted,
+            "the burst"
+        );
     }
     let names = ["late", "early", "middle"];
     for name in names {

@@ -117,11 +117,6 @@ impl Stage {
         self.ctx.index.documents.upsert(documents::workload_of(&map).unwrap(), documents::candidates(&map));
     }
 
-    /// The next request of this kind is refused.
-    pub(crate) fn fail(&self, method: &str, path: &str, code: u16) {
-        self.api.fail(method, path, code, "no");
-    }
-
     /// One pass; gives the calls it made.
     pub(crate) async fn pass(&self, key: Key) -> (Vec<Call>, Result<Option<Duration>, Error>) {
         self.during(reconcile::pass(&self.ctx, &key)).await

@@ -27,7 +27,10 @@ pub enum PassError {
 
 impl PassError {
     /// Wraps an answer of the API server.
-    pub fn api(action: &'static str, object: impl Into<Cow<'static, str>>) -> impl FnOnce(kube::Error) -> Self {
+    pub fn api(
+        action: &'static str,
+        object: impl Into<Cow<'static, str>>,
+    ) -> impl FnOnce(kube::Error) -> Self {
         let object = object.into();
         move |source| Self::Api { action, object, source }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::runtime::controller::Action;
 use tokio_util::sync::CancellationToken;
 
-use super::{Controller, Failed, Retry};
+use super::{Common, Controller, Failed, Key, Retry};
 use crate::reconcile::{Failure, guarded};
 
 /// How often the queue's metrics are brought up to date.
@@ -14,14 +14,18 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 const FOLLOWER: Duration = Duration::from_secs(1);
 
 /// Makes passes while this replica leads, at most `number` at a time, until `stop`; passes that run then are finished.
-pub async fn workers<C: Controller>(controller: &Arc<C>, number: usize, stop: &CancellationToken) {
+pub async fn workers<K: Key, S: Send + Sync + 'static, C: Controller<K, S>>(
+    controller: &Arc<C>,
+    number: usize,
+    stop: &CancellationToken,
+) {
     let running = (0..number.max(1)).map(|_| {
         let (controller, stop) = (controller.clone(), stop.clone());
         tokio::spawn(async move { worker(&*controller, &stop).await })
     });
     let counting = async {
         loop {
-            count(&**controller);
+            count(controller);
             tokio::time::sleep(COUNT_EVERY).await;
         }
     };
@@ -37,15 +41,14 @@ pub async fn workers<C: Controller>(controller: &Arc<C>, number: usize, stop: &C
 }
 
 /// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
-fn count<C: Controller>(controller: &C) {
-    let common = controller.common();
+fn count<K: Key, S>(common: &Common<K, S>) {
     let (queue, metrics) = (&common.queue, &common.passes);
     metrics.depth.set(i64::try_from(queue.depth()).unwrap_or(i64::MAX));
     metrics.adds.inc_by(queue.adds().saturating_sub(metrics.adds.get()));
 }
 
-async fn worker<C: Controller>(controller: &C, stop: &CancellationToken) {
-    let common = controller.common();
+async fn worker<K: Key, S: Send + Sync, C: Controller<K, S>>(controller: &C, stop: &CancellationToken) {
+    let common: &Common<K, S> = controller;
     loop {
         let next = async {
             common.leadership.wait_until_leader().await;
@@ -62,8 +65,8 @@ async fn worker<C: Controller>(controller: &C, stop: &CancellationToken) {
 }
 
 /// One guarded pass; says when to look again.
-async fn once<C: Controller>(controller: &C, key: &C::Key) -> Option<Duration> {
-    let common = controller.common();
+async fn once<K: Key, S: Send + Sync, C: Controller<K, S>>(controller: &C, key: &K) -> Option<Duration> {
+    let common: &Common<K, S> = controller;
     let mut next = None;
     let pass = async {
         next = controller.pass(key).await?;
@@ -93,6 +96,7 @@ async fn once<C: Controller>(controller: &C, key: &C::Key) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Deref;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use jiff::Timestamp;
@@ -101,7 +105,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        controller::{Common, Handles, PassError},
+        controller::{Handles, PassError},
         events::EventRecorder,
         lease::Leadership,
         metrics::Metrics,
@@ -114,14 +118,16 @@ mod tests {
         passes: AtomicU32,
     }
 
-    impl Controller for Context {
-        type Key = &'static str;
-        type Source = ();
-        type Error = PassError;
+    impl Deref for Context {
+        type Target = Common<&'static str, ()>;
 
-        fn common(&self) -> &Common<&'static str, ()> {
+        fn deref(&self) -> &Self::Target {
             &self.common
         }
+    }
+
+    impl Controller<&'static str, ()> for Context {
+        type Error = PassError;
 
         async fn pass(&self, key: &&'static str) -> Result<Option<Duration>, PassError> {
             let before = self.passes.fetch_add(1, Ordering::Relaxed);

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures::future::join_all;
 use kube::Client;
 
-use super::served_version;
+use super::serves;
 use crate::{backoff::jitter, message::message_of};
 
 /// How often a kind is looked for, and whether it is still served.
@@ -27,13 +28,14 @@ pub struct OptionalKind {
 }
 
 impl OptionalKind {
-    /// Runs `watch` with the version that is served, for as long as that one is; never ends. `found` is told what is
-    /// served before each start, and after each look that found nothing.
+    /// Runs `watch` for each of `namespaces` with the version that is served, for as long as that one is; never ends.
+    /// `found` is told what is served before each start, and after each look that found nothing.
     pub async fn follow<W: Future>(
         &self,
         client: &Client,
+        namespaces: &[Option<String>],
         mut found: impl FnMut(Option<&'static str>),
-        mut watch: impl FnMut(&'static str) -> W,
+        mut watch: impl FnMut(&'static str, Option<String>) -> W,
     ) {
         let mut pause = looks();
         loop {
@@ -48,10 +50,13 @@ impl OptionalKind {
             found(version);
             match version {
                 None => tokio::time::sleep(pause()).await,
-                Some(version) => tokio::select! {
-                    _ = watch(version) => {}
-                    () = self.changed(client, version) => {}
-                },
+                Some(version) => {
+                    let each = namespaces.iter().cloned().map(|namespace| watch(version, namespace));
+                    tokio::select! {
+                        _ = join_all(each) => {}
+                        () = self.changed(client, version) => {}
+                    }
+                }
             }
         }
     }
@@ -72,7 +77,12 @@ impl OptionalKind {
     }
 
     async fn version(&self, client: &Client) -> kube::Result<Option<&'static str>> {
-        served_version(client, self.group, self.kind, self.versions).await
+        for version in self.versions {
+            if serves(client, &format!("{}/{version}", self.group), self.kind).await? {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns when another version, or none, is served.

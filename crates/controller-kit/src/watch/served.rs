@@ -12,18 +12,3 @@ pub async fn serves(client: &Client, group_version: &str, kind: &str) -> kube::R
         Err(error) => Err(error),
     }
 }
-
-/// The first of `versions` in which a group serves a kind; `None` = the kind is not served.
-pub async fn served_version(
-    client: &Client,
-    group: &str,
-    kind: &str,
-    versions: &[&'static str],
-) -> kube::Result<Option<&'static str>> {
-    for version in versions {
-        if serves(client, &format!("{group}/{version}"), kind).await? {
-            return Ok(Some(version));
-        }
-    }
-    Ok(None)
-}

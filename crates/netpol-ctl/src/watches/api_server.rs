@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use controller_kit::{
     process::Process,
     scope::api_in,
-    watch::{self, Step, feed, pages},
+    watch::{Step, feed, pages},
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -38,7 +38,7 @@ pub(super) fn start(process: &Process, ctx: &Arc<Context>) {
 async fn run(ctx: Arc<Context>) {
     let api = api_in::<EndpointSlice>(&ctx.client, Some(NAMESPACE));
     let options = options(&ctx, "endpointslices", Source::ApiServer, Some(NAMESPACE));
-    feed(watch::watch_stream(&ctx.watches, api, pages().labels(SELECTOR), options), |step| {
+    feed(ctx.watch(api, pages().labels(SELECTOR), options), |step| {
         let changed = match step {
             Step::Put(slice, listing) => {
                 let name = slice.name_any();

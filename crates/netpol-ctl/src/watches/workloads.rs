@@ -9,7 +9,6 @@ use controller_kit::{
     watch::{self, Step, feed, pages},
     workload::{SANDBOXES, plural, resource},
 };
-use futures::future::join_all;
 use kube::ResourceExt;
 
 use super::{NOW, options};
@@ -33,7 +32,7 @@ pub(super) async fn run(
     let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource(kind, version), namespace);
     let config = pages().labels(&format!("{}=agent", label::TYPE));
     let options = options(ctx, plural(kind), source, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(view, listing) => {
             let key = key_of(kind, &view);
             listing.saw(key.clone());
@@ -81,10 +80,6 @@ pub(super) async fn sandboxes(ctx: Arc<Context>) {
         }
         ctx.sources.looked_for(Source::Workloads(TargetKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version| {
-        let each =
-            |namespace: &Option<String>| run(ctx.clone(), TargetKind::Sandbox, version, namespace.clone());
-        join_all(scopes.iter().map(each))
-    };
-    SANDBOXES.follow(&ctx.client, found, watch).await;
+    let watch = |version, namespace| run(ctx.clone(), TargetKind::Sandbox, version, namespace);
+    SANDBOXES.follow(&ctx.client, &scopes, found, watch).await;
 }

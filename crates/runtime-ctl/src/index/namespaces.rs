@@ -9,7 +9,6 @@ use api_types::names::{annotation, label};
 use controller_kit::index::is_older;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-
 /// One namespace as kept in the index.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NamespaceFacts {

@@ -1,7 +1,7 @@
 //! AgentRuntimes by name, by namespace and by target.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -137,8 +137,8 @@ impl Runtimes {
     }
 
     /// Number of objects by type and phase, for the gauge.
-    pub fn count(&self) -> HashMap<(String, String), i64> {
-        let mut counts = HashMap::new();
+    pub fn count(&self) -> BTreeMap<(String, String), usize> {
+        let mut counts = BTreeMap::new();
         for runtime in self.read().objects.values() {
             let phase = runtime.status.as_ref().and_then(|status| status.phase.as_ref());
             // Both come from objects that anyone may write: unknown values share one series.

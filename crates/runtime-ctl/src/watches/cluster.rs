@@ -8,7 +8,7 @@ use controller_kit::{
     backoff::jitter,
     lean::LeanMeta,
     scope::Scope,
-    watch::{self, Step, TroubleKind, feed, pages},
+    watch::{Step, TroubleKind, feed, pages},
 };
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
@@ -66,7 +66,7 @@ async fn watch_namespaces(ctx: Arc<Context>) {
             hook.sources.troubled(Source::Namespaces, None, &trouble.text);
         }
     });
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(object, listing) => {
             let name = object.name_any();
             listing.saw(name.clone());
@@ -151,7 +151,7 @@ pub(super) async fn spire(ctx: Arc<Context>) {
     }
     let options = options(&ctx, "csidrivers", Source::Spire, None);
     let config = watcher::Config::default().fields(&selector);
-    let mut events = watch::watch_stream(&ctx.watches, api, config, options);
+    let mut events = ctx.watch(api, config, options);
     let mut listed = false;
     while let Some(event) = events.next().await {
         let present = match event {

@@ -69,7 +69,7 @@ pub(super) async fn run(ctx: Arc<Context>, input: Input, namespace: Option<Strin
             })
     };
     let namespace = namespace.as_deref();
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(map, listing) => {
             let (owner, name) = (map.namespace().unwrap_or_default(), map.name_any());
             listing.saw((owner.clone(), name.clone()));

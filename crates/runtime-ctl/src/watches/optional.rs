@@ -39,13 +39,8 @@ pub(super) async fn sandboxes(ctx: Arc<Context>) {
         }
         ctx.sources.looked_for(Source::Workloads(WorkloadKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version| {
-        let each = |namespace: &Option<String>| {
-            workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace.clone())
-        };
-        join_all(scopes.iter().map(each))
-    };
-    SANDBOXES.follow(&ctx.client, found, watch).await;
+    let watch = |version, namespace| workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace);
+    SANDBOXES.follow(&ctx.client, &scopes, found, watch).await;
 }
 
 /// Watches TLS-bridge certificates while cert-manager is installed.
@@ -61,7 +56,7 @@ pub(super) async fn certificates(ctx: Arc<Context>) {
 async fn watch_certificates(ctx: &Context, namespace: Option<&str>) {
     let api = api_in::<CertificateView>(&ctx.client, namespace);
     let options = WatchOptions::new("certificates").unchecked().optional_kind();
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(view, listing) => {
             if let Some(certificate) = Certificate::from_view(view) {
                 listing.saw((certificate.namespace.clone(), certificate.name.clone()));

@@ -13,8 +13,8 @@ use runtime_ctl::{
     settings::Settings,
     workload::{Workload, WorkloadKey, WorkloadView},
 };
-use scripted_api::{ScriptedApi, merge};
 pub(crate) use scripted_api::{Call, lines, pair};
+use scripted_api::{ScriptedApi, merge};
 use serde_json::{Value, json};
 
 pub(crate) const NS: &str = "team1";

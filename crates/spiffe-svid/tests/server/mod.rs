@@ -1,8 +1,8 @@
 //! A small Workload API: gRPC by hand over HTTP/2, protobuf by hand, so that the client's library is not
-//! checked against itself.
+//! checked against itself. The acceptance tests run card-ctl against the same server.
 
 #![allow(unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::expect_used, reason = "test code")]
+#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "test code")]
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
+    /// A new authority.
     pub fn new(domain: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -50,6 +51,7 @@ impl Issuer {
         Self { domain: domain.to_owned(), ca }
     }
 
+    /// Its own certificate.
     pub fn root(&self) -> CertificateDer<'static> {
         self.ca.der().clone()
     }
@@ -85,7 +87,7 @@ fn uri(text: &str) -> SanType {
 }
 
 /// One length-delimited protobuf field.
-fn field(into: &mut Vec<u8>, number: u8, value: &[u8]) {
+pub fn field(into: &mut Vec<u8>, number: u8, value: &[u8]) {
     into.push(number << 3 | 2);
     let mut length = value.len();
     while length >= 0x80 {
@@ -103,6 +105,7 @@ struct Seen {
     paths: Mutex<Vec<String>>,
 }
 
+/// A running server; it ends when the value is dropped.
 pub struct Server {
     socket: PathBuf,
     directory: Option<TempDir>,
@@ -112,6 +115,7 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts at a socket of its own.
     pub fn start(answer: Answer) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut server = Self::start_at(&directory.path().join("api.sock"), answer);
@@ -119,6 +123,7 @@ impl Server {
         server
     }
 
+    /// Starts at this socket, which is made anew.
     pub fn start_at(socket: &Path, answer: Answer) -> Self {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a socket");
@@ -128,18 +133,22 @@ impl Server {
         Self { socket: socket.to_owned(), directory: None, answers, seen, task }
     }
 
+    /// Where it listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
+    /// Sends another answer into the open calls; later calls begin with it.
     pub fn push(&self, answer: Answer) {
         self.answers.send_replace(answer);
     }
 
+    /// How many connections it has had.
     pub fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits for so many connections.
     pub async fn until_connections(&self, count: usize) {
         let wait = async {
             while self.connections() < count {
@@ -149,6 +158,7 @@ impl Server {
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("a connection in time");
     }
 
+    /// Every call was the right one and had the header that keeps web pages out.
     pub fn saw_only_the_mandatory_header(&self) -> bool {
         let paths = self.seen.paths.lock().expect("unpoisoned");
         !paths.is_empty()

@@ -69,13 +69,14 @@ impl Children {
         Ok(pid)
     }
 
-    /// Sends a signal; an error when the process is not ours or has ended.
+    /// Sends a signal to a process and to what it has started itself (each is a process group); an error when it is not
+    /// ours or has ended.
     pub fn signal(&self, pid: i32, signal: Signal) -> Result<()> {
         let child = self.child(pid)?;
         if let Some(exit) = *child.exit.borrow() {
             bail!("{} (process {pid}) has already ended ({exit})", child.name);
         }
-        signal::kill(Pid::from_raw(pid), number(signal)).with_context(|| format!("signalling {}", child.name))
+        signal::killpg(Pid::from_raw(pid), number(signal)).with_context(|| format!("signalling {}", child.name))
     }
 
     /// How a process ended, or a future that waits for it.

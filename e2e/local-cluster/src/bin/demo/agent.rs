@@ -1,60 +1,104 @@
-//! The agent behind the quick start's Service: a small A2A server in this process.
+//! The agent behind the quick start's Service: a server made with the A2A SDK, or a small one in this process.
 //!
 //! Pods of the fake nodes have no processes. Where Pods have addresses that lead somewhere (root), the agent answers at
 //! the address of every Pod of the workload; elsewhere at this machine's address, behind an EndpointSlice of its own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use axum::extract::State;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
+use local_cluster::terminal::Tone;
 use local_cluster::{Cluster, machine_address};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+use super::built_in;
+use super::screen::Screen;
+use super::sdk::{self, Sdk};
 
 /// Port of the quick start's container.
 const PORT: u16 = 8000;
 
 /// Name on the card.
 pub(crate) const NAME: &str = "Weather Agent";
+/// Where the agent says that it is.
+pub(crate) const URL: &str = "http://weather-agent.default.svc.cluster.local:8000/";
 
-/// The card that the agent serves (A2A 0.3).
-pub(crate) fn card() -> Value {
-    json!({
-        "protocolVersion": "0.3.0",
-        "name": NAME,
-        "description": "Says what the weather is like in a city.",
-        "url": "http://weather-agent.default.svc.cluster.local:8000/",
-        "preferredTransport": "JSONRPC",
-        "version": "0.1.0",
-        "capabilities": {"streaming": false, "pushNotifications": false},
-        "defaultInputModes": ["text/plain"],
-        "defaultOutputModes": ["text/plain"],
-        "skills": [{
-            "id": "current-weather",
-            "name": "Current weather",
-            "description": "The weather in one city, now.",
-            "tags": ["weather"],
-            "examples": ["What is the weather like in Rome?"],
-        }],
-    })
+/// The value of `--agent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// The A2A SDK when Python is there and the SDK can be had, else the built-in server
+    Auto,
+    /// A Python server made with the A2A SDK from PyPI, installed once per user
+    #[value(name = "a2a-sdk")]
+    A2aSdk,
+    /// A small server inside the demo
+    BuiltIn,
 }
 
-/// Where the agent answers.
-#[derive(Default)]
+/// What answers.
+#[derive(Debug)]
+enum Program {
+    BuiltIn,
+    Sdk(Sdk),
+}
+
+/// The agent, and where it answers.
+#[derive(Debug)]
 pub(crate) struct Agent {
+    program: Arc<Program>,
+    card: Value,
     servers: BTreeMap<IpAddr, JoinHandle<()>>,
     /// Pods have no addresses; the EndpointSlice names this machine.
     stand_in: bool,
 }
 
 impl Agent {
+    /// Starts the program and says which one it is.
+    pub(crate) async fn choose(choice: Choice, cluster: &Cluster, screen: &Screen) -> Result<Self> {
+        if choice == Choice::BuiltIn {
+            return Ok(Self::built_in());
+        }
+        match Sdk::start(cluster, screen).await {
+            Ok((sdk, card)) => Ok(Self::of(Program::Sdk(sdk), card)),
+            Err(error) if choice == Choice::Auto => {
+                screen.plain(&format!("no A2A SDK, so the agent is the demo's own: {error:#}"), Tone::Faint);
+                Ok(Self::built_in())
+            }
+            Err(error) => Err(error.context("--agent a2a-sdk")),
+        }
+    }
+
+    /// The server in this process.
+    pub(crate) fn built_in() -> Self {
+        Self::of(Program::BuiltIn, built_in::card())
+    }
+
+    fn of(program: Program, card: Value) -> Self {
+        Self { program: Arc::new(program), card, servers: BTreeMap::new(), stand_in: false }
+    }
+
+    /// The card that it serves.
+    pub(crate) fn card(&self) -> &Value {
+        &self.card
+    }
+
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        match &*self.program {
+            Program::BuiltIn => "a small A2A 0.3 server inside the demo".to_owned(),
+            Program::Sdk(sdk) => {
+                format!("an A2A 1.0 server made with {}, process {}", sdk::version(), sdk.pid())
+            }
+        }
+    }
+
     /// Answers at this machine's address if nothing can answer at those of the Pods.
     pub(crate) async fn start(&mut self, cluster: &Cluster, applied: &mut Vec<DynamicObject>) -> Result<()> {
         if cluster.info().netns.is_some() {
@@ -92,13 +136,13 @@ impl Agent {
     }
 
     fn serve(&mut self, address: IpAddr, listener: TcpListener) {
-        let router = Router::new()
-            .route("/.well-known/agent-card.json", get(async |State(card): State<Value>| Json(card)))
-            .route("/", post(answer))
-            .with_state(card());
+        let program = self.program.clone();
         // It ends with the demo; a connection that breaks is the client's business.
         let server = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
+            match &*program {
+                Program::BuiltIn => built_in::serve(listener).await,
+                Program::Sdk(sdk) => relay(listener, sdk.port()).await,
+            }
         });
         self.servers.insert(address, server);
     }
@@ -110,18 +154,17 @@ impl Drop for Agent {
     }
 }
 
-/// A2A over JSON-RPC: every message gets the same good weather.
-async fn answer(Json(request): Json<Value>) -> Json<Value> {
-    let id = request.get("id").cloned().unwrap_or_default();
-    Json(match request.get("method").and_then(Value::as_str) {
-        Some("message/send") => json!({"jsonrpc": "2.0", "id": id, "result": {
-            "kind": "message",
-            "messageId": format!("answer-{id}"),
-            "role": "agent",
-            "parts": [{"kind": "text", "text": "Sunny, 24 °C."}],
-        }}),
-        _ => json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "Method not found"}}),
-    })
+/// Passes connections on to a port of loopback, which no EndpointSlice may name.
+async fn relay(listener: TcpListener, port: u16) {
+    let mut open = tokio::task::JoinSet::new();
+    while let Ok((mut client, _)) = listener.accept().await {
+        open.spawn(async move {
+            if let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            }
+        });
+        while open.try_join_next().is_some() {}
+    }
 }
 
 fn endpoint_slice(address: Ipv4Addr, port: u16) -> String {
@@ -145,18 +188,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_serves_its_card_and_speaks_a2a() {
+    async fn it_serves_its_card_where_it_is_told_to() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let base = format!("http://{}", listener.local_addr().expect("its address"));
-        let mut agent = Agent::default();
+        let own = listener.local_addr().expect("its address").port();
+        let mut agent = Agent::built_in();
         agent.serve(IpAddr::V4(Ipv4Addr::LOCALHOST), listener);
-        let (status, body) =
-            local_cluster::http::get(&format!("{base}/.well-known/agent-card.json")).await.expect("the card");
-        assert!(status.is_success());
-        assert_eq!(serde_json::from_str::<Value>(&body).expect("JSON"), card());
-        let Json(reply) = answer(Json(json!({"id": 1, "method": "message/send"}))).await;
-        assert_eq!(reply["result"]["role"], "agent");
-        let Json(reply) = answer(Json(json!({"id": 2, "method": "tasks/get"}))).await;
-        assert_eq!(reply["error"]["code"], -32601);
+        let relayed = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let other = relayed.local_addr().expect("its address").port();
+        let passing_on = tokio::spawn(relay(relayed, own));
+        for port in [own, other] {
+            let url = format!("http://127.0.0.1:{port}/.well-known/agent-card.json");
+            let (status, body) = local_cluster::http::get(&url).await.expect("the card");
+            assert!(status.is_success());
+            assert_eq!(serde_json::from_str::<Value>(&body).expect("JSON"), *agent.card());
+        }
+        passing_on.abort();
     }
 }

@@ -4,9 +4,11 @@
 //! ServiceAccount, applies `deploy/samples/quickstart.yaml` word for word and shows what happens to it.
 
 mod agent;
+mod built_in;
 mod checks;
 mod pod_view;
 mod screen;
+mod sdk;
 mod signed;
 mod story;
 
@@ -20,6 +22,7 @@ use kube::api::DynamicObject;
 use local_cluster::terminal::{Tone, seconds};
 use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components};
 
+use self::agent::{Agent, Choice};
 use self::checks::Scene;
 use self::screen::Screen;
 use self::signed::Authority;
@@ -44,6 +47,9 @@ struct Cli {
     /// Go on with signatures: an unsigned, a signed and a tampered card, and the policies that follow.
     #[arg(long, conflicts_with = "kubeconfig")]
     signed: bool,
+    /// What answers as the agent of the quick start.
+    #[arg(long, value_enum, default_value = "auto", conflicts_with = "kubeconfig")]
+    agent: Choice,
     /// Use the cluster of this kubeconfig; its API server must run on this machine to reach the webhook.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -153,8 +159,7 @@ async fn start_cluster(cli: &Cli, screen: &Screen) -> Result<Cluster> {
     })
     .await
     .context("building the components")??;
-    let task =
-        screen.task("control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, 2 nodes");
+    let task = screen.task("control plane: etcd, API server, controllers, scheduler, 2 nodes");
     match Cluster::start(options).await {
         Ok(cluster) => {
             task.done();
@@ -182,8 +187,16 @@ impl Stage {
         let task = screen.task("CRDs of group agent.kagenti.dev");
         cluster.install_crds().await?;
         task.done();
+        // On somebody's cluster the agent is the container of the quick start.
+        let agent = if cli.kubeconfig.is_some() {
+            Agent::built_in()
+        } else {
+            let agent = Agent::choose(cli.agent, cluster, screen).await?;
+            screen.plain(&format!("The agent is {}.", agent.describe()), Tone::Plain);
+            agent
+        };
         let authority = if cli.signed {
-            let authority = Authority::new(&cluster.info().dir)?;
+            let authority = Authority::new(&cluster.info().dir, agent.card())?;
             self.applied.extend(cluster.apply_yaml(&authority.namespace_and_bundle()).await?);
             Some(authority)
         } else {
@@ -192,7 +205,7 @@ impl Stage {
         for name in cli.components() {
             self.start(cluster, name, cli.signed, screen).await?;
         }
-        let mut story = Story::new(cluster, screen, cli.scene(), cli.components()).await?;
+        let mut story = Story::new(cluster, screen, cli.scene(), cli.components(), agent).await?;
         let mut checks = Box::pin(story.tell(QUICK_START, &mut self.applied)).await?;
         if let Some(authority) = authority {
             let card = authority.sign(cluster).await?;

@@ -8,6 +8,8 @@ use local_cluster::{Cluster, Component};
 
 /// Columns of the name in front of a line of the story.
 const ACTOR_WIDTH: usize = 18;
+/// From this width on tables have room between their columns.
+const WIDE: usize = 100;
 /// Lines of a component's log that explain a failure.
 const LOG_LINES: usize = 15;
 
@@ -37,11 +39,16 @@ impl Screen {
         self.out.line(&self.out.paint(text, tone));
     }
 
-    /// A line of the story: when, who, what.
+    /// A line of the story: when, who, what. On a terminal long ones go on below their beginning.
     pub(crate) fn event(&self, since: Duration, actor: &str, tone: Tone, text: &str) {
         let time = format!("{:>6.2} s ", since.as_secs_f64());
-        let line = self.out.labelled(actor, tone, ACTOR_WIDTH, text);
-        self.out.line(&format!("{}{line}", self.out.paint(&time, Tone::Faint)));
+        let indent = time.len() + ACTOR_WIDTH + 1;
+        let room = if self.out.interactive { self.out.width.saturating_sub(indent) } else { usize::MAX };
+        let mut lines = wrapped(text, room).into_iter();
+        let actor = self.out.paint(&format!("{actor:ACTOR_WIDTH$}"), tone);
+        let first = lines.next().unwrap_or_default();
+        self.out.line(&format!("{}{actor} {first}", self.out.paint(&time, Tone::Faint)));
+        lines.for_each(|line| self.out.line(&format!("{:indent$}{line}", "")));
     }
 
     /// A check with its outcome.
@@ -60,8 +67,25 @@ impl Screen {
             .force_no_tty()
             .set_header(header)
             .add_rows(rows.iter().cloned());
+        let gap = if self.out.width < WIDE { 1 } else { 2 };
+        table.column_iter_mut().for_each(|column| {
+            column.set_padding((0, gap));
+        });
         for line in table.lines() {
             self.out.line(&line);
+        }
+    }
+
+    /// What kubectl says about one object: as it is, or a line per column where that would be torn.
+    pub(crate) fn kubectl(&self, table: &str) {
+        let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
+        let fits = lines.iter().all(|line| line.len() <= self.out.width);
+        match lines.as_slice() {
+            [header, row] if self.out.interactive && !fits => {
+                let rows: Vec<[String; 2]> = columns(header, row).collect();
+                self.table(["COLUMN", "VALUE"], &rows);
+            }
+            lines => lines.iter().for_each(|line| self.out.line(line)),
         }
     }
 
@@ -85,8 +109,58 @@ impl Screen {
         self.out.line(&format!("  export KUBECONFIG={}", cluster.kubeconfig().display()));
         let kubectl = cluster.kubectl_path().display();
         self.out.line(&format!("  alias kubectl={kubectl}   # if you have none"));
-        self.out.line("  kubectl get agentruntimes,pods -o wide");
+        self.out.line("  kubectl get agentruntimes,agentcards,pods");
         self.out.line("  kubectl describe agentruntime weather-agent-runtime");
         self.out.line(&format!("  ls {}", cluster.info().dir.join("logs").display()));
+    }
+}
+
+/// Breaks a text at spaces; a longer word stays whole.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= room {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// Names and values of a table with one row, by the places where the names begin.
+fn columns<'a>(header: &'a str, row: &'a str) -> impl Iterator<Item = [String; 2]> + 'a {
+    let begins = |at: usize| at == 0 || header.get(at - 1..at) == Some(" ");
+    let starts: Vec<usize> = header
+        .char_indices()
+        .filter(|(at, letter)| *letter != ' ' && begins(*at))
+        .map(|(at, _)| at)
+        .collect();
+    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([usize::MAX]).collect();
+    starts.into_iter().zip(ends).map(move |(start, end)| {
+        let part = |line: &str| line.get(start..end.min(line.len())).unwrap_or_default().trim().to_owned();
+        [part(header), part(row)]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_go_on_below() {
+        assert_eq!(wrapped("put a, b into Pod c", 10), ["put a, b", "into Pod c"]);
+        assert_eq!(wrapped("a-word-that-is-too-long b", 5), ["a-word-that-is-too-long", "b"]);
+        assert_eq!(wrapped("short", usize::MAX), ["short"]);
+    }
+
+    #[test]
+    fn a_row_is_taken_apart() {
+        let rows: Vec<_> = columns("NAME   KIND   AGE", "x-card        5s").collect();
+        assert_eq!(rows, [["NAME", "x-card"], ["KIND", ""], ["AGE", "5s"]]);
     }
 }

@@ -12,8 +12,6 @@ use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::{Value, json};
 
-use super::agent;
-
 /// Trust domain of the demo.
 pub(crate) const TRUST_DOMAIN: &str = "demo.kagenti.test";
 /// Identity that signs: the one SPIRE would give the workload's Pods.
@@ -28,8 +26,8 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Makes the authority and one SVID, valid for an hour, in `dir`.
-    pub(crate) fn new(dir: &Path) -> Result<Self> {
+    /// Makes the authority and one SVID, valid for an hour, in `dir`, and puts the card that is to be signed beside it.
+    pub(crate) fn new(dir: &Path, card: &Value) -> Result<Self> {
         let dir = dir.join("demo-signing");
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let uri = |text: &str| -> Result<SanType> { Ok(SanType::URI(Ia5String::try_from(text)?)) };
@@ -48,7 +46,7 @@ impl Authority {
         for (name, text) in [
             ("svid.pem", leaf.pem()),
             ("svid_key.pem", key.serialize_pem()),
-            ("agent.json", agent::card().to_string()),
+            ("agent.json", card.to_string()),
         ] {
             std::fs::write(dir.join(name), text).with_context(|| format!("writing {name}"))?;
         }

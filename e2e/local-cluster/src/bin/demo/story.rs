@@ -68,12 +68,13 @@ struct Line {
 
 impl<'a> Story<'a> {
     /// `scene`: what the quick start happens in; only a cluster that was started here has an audit log. `actors`:
-    /// whose requests are shown.
+    /// whose requests are shown. `agent`: what answers, except on a cluster that was there before.
     pub(crate) async fn new(
         cluster: &'a Cluster,
         screen: &'a Screen,
         scene: Scene,
         actors: &'static [&'static str],
+        agent: Agent,
     ) -> Result<Self> {
         let audit = if scene == Scene::Foreign { None } else { Some(cluster.audit()?) };
         let audit = audit.map(|audit| audit.mark().map(|mark| (audit, mark))).transpose()?;
@@ -82,7 +83,7 @@ impl<'a> Story<'a> {
             screen,
             client: cluster.client().await?,
             scene,
-            agent: Agent::default(),
+            agent,
             actors,
             audit,
             started: Timestamp::now(),
@@ -148,7 +149,7 @@ impl<'a> Story<'a> {
         }
         self.screen.heading("kubectl get agentcards");
         let table = self.cluster.kubectl(["get", "agentcards", "--namespace", NAMESPACE]).await?;
-        table.lines().for_each(|line| self.screen.plain(line.trim_end(), Tone::Plain));
+        self.screen.kubectl(&table);
         Ok(())
     }
 
@@ -367,8 +368,11 @@ fn describe(request: &ApiRequest) -> String {
         "update" => "updated",
         _ => "deleted",
     };
-    let refused =
-        if request.code >= 400 { format!(" - refused with {}", request.code) } else { String::new() };
+    let refused = match request.code {
+        409 => ", refused (409): it had changed meanwhile, so again".to_owned(),
+        code if code >= 400 => format!(", refused ({code})"),
+        _ => String::new(),
+    };
     format!("{verb} {} {}{refused}", request.resource, request.name)
 }
 
@@ -397,10 +401,8 @@ mod tests {
 
     #[test]
     fn refusals_are_not_hidden() {
-        assert_eq!(
-            describe(&request("runtime-ctl", "patch", "pods", 403)),
-            "patched pods x - refused with 403"
-        );
+        assert_eq!(describe(&request("runtime-ctl", "patch", "pods", 403)), "patched pods x, refused (403)");
+        assert!(describe(&request("card-ctl", "patch", "pods", 409)).ends_with("meanwhile, so again"));
         assert_eq!(describe(&request("runtime-ctl", "create", "pods", 201)), "created pods x");
     }
 }

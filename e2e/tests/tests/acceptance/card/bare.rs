@@ -12,7 +12,7 @@ use local_cluster::{ClusterOptions, Component};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::fixture::{agent, start};
+use super::fixture::{agent, signature_flags, start};
 
 static BARE: Group = Group::new(|| {
     let cluster =
@@ -42,20 +42,9 @@ pub(super) async fn cluster() -> Result<Shared> {
     BARE.share().await
 }
 
-/// Flags that turn verification on, with the bundle in a namespace.
+/// Flags that turn verification on, with the bundle in a namespace, and have agents asked every second.
 pub(super) fn verifying(namespace: &str) -> Vec<String> {
-    [
-        "--require-a2a-signature",
-        "--spire-trust-domain=dev.cluster.local",
-        "--spire-trust-bundle-configmap=spire-bundle",
-        "--min-sync-period=1s",
-        "--max-sync-period=1s",
-        "--resign-qps=0",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain([format!("--spire-trust-bundle-configmap-namespace={namespace}")])
-    .collect()
+    signature_flags(namespace, &["--max-sync-period=1s"])
 }
 
 /// The API server, a namespace with the first bundle, and a card-ctl that verifies.
@@ -71,8 +60,9 @@ impl Verified {
         let suite = cluster().await?;
         let ns = suite.namespace(namespace, Value::Null).await?;
         set_bundle(&ns, &bundle("spiffe-json")).await?;
-        let all = verifying(namespace);
-        let all: Vec<&str> = all.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        let mut all = verifying(namespace);
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let process = start(&suite, namespace, &all).await?;
         Ok(Self { suite, ns, process })
     }
@@ -88,7 +78,7 @@ impl Verified {
     pub(super) async fn until(&self, agent: &str, condition: &str, short: &str) -> Result<Value> {
         let what = format!("{condition} {short}");
         self.ns
-            .until(secs(15), kinds::AGENT_CARD, &auto(agent), &what, |card| {
+            .until(secs(60), kinds::AGENT_CARD, &auto(agent), &what, |card| {
                 card.condition(condition).short() == short
             })
             .await

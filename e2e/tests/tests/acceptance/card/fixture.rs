@@ -58,6 +58,19 @@ impl Stage {
     }
 }
 
+/// Flags that turn verification on, with the bundle in a namespace, and then these.
+pub(super) fn signature_flags(namespace: &str, further: &[&str]) -> Vec<String> {
+    let fixed = [
+        "--require-a2a-signature",
+        "--spire-trust-domain=dev.cluster.local",
+        "--spire-trust-bundle-configmap=spire-bundle",
+        "--min-sync-period=1s",
+        "--resign-qps=0",
+    ];
+    let bundle = format!("--spire-trust-bundle-configmap-namespace={namespace}");
+    fixed.into_iter().chain(further.iter().copied()).map(str::to_owned).chain([bundle]).collect()
+}
+
 /// Starts another card-ctl for a namespace.
 pub(super) async fn start(suite: &Suite, namespace: &str, flags: &[&str]) -> Result<Component> {
     start_card_ctl(suite, &format!("{CARD_CTL}-{namespace}"), vec![namespace.to_owned()], flags).await

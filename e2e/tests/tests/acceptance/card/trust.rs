@@ -7,7 +7,7 @@ use e2e::{Json as _, kinds, objects, poll, secs};
 use serde_json::{Value, json};
 
 use super::bare::VECTORS;
-use super::fixture::{Stage, agent, card};
+use super::fixture::{Stage, agent, card, signature_flags};
 
 pub(super) const CARD: &str = "echo-deployment-card";
 const STATE: &str = "verified-state.agent.kagenti.dev/echo-deployment-card";
@@ -21,16 +21,8 @@ fn document(id: &str) -> Value {
 
 /// Card-ctl that checks signatures against a bundle in the namespace of the test.
 pub(super) async fn checking(namespace: &str, flags: &[&str]) -> Result<Stage> {
-    let bundle = format!("--spire-trust-bundle-configmap-namespace={namespace}");
-    let mut all = vec![
-        "--require-a2a-signature",
-        "--spire-trust-domain=dev.cluster.local",
-        "--spire-trust-bundle-configmap=spire-bundle",
-        "--min-sync-period=1s",
-        "--resign-qps=0",
-        bundle.as_str(),
-    ];
-    all.extend(flags);
+    let all = signature_flags(namespace, flags);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let stage = Stage::new(namespace, &all).await?;
     set_bundle(&stage, "spiffe-json").await?;
     Ok(stage)

@@ -1,10 +1,10 @@
 //! The process contract with an API server: signals, leases, a start without one, probes and doors (packaging §11, §12).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::suite::{OPERATOR_NAMESPACE, RUNTIME_CTL, WEBHOOK};
-use e2e::{Suite, api, kinds, objects, secs, wait_for};
+use e2e::{Stopwatch, Suite, api, kinds, objects, secs, wait_for};
 use local_cluster::{Component, Signal, http};
 use serde_json::json;
 
@@ -36,13 +36,13 @@ async fn fault_a_graceful_end_releases_the_lease() -> Result<()> {
         assert!(holder(&suite, &lease).await?.contains("-first"));
 
         let exit = first.terminate().await?;
-        let ended = Instant::now();
+        let ended = Stopwatch::start();
         assert_eq!((exit.code, exit.signal), (Some(0), None), "{component}");
         wait_for(secs(20), "the second one to lead", async || {
             Ok(holder(&suite, &lease).await?.contains("-second").then_some(()))
         })
         .await?;
-        ensure!(ended.elapsed() <= secs(5), "{component}: taken over after {:?}", ended.elapsed());
+        ensure!(ended.spent() <= secs(5), "{component}: taken over after {:?}", ended.spent());
     }
     Ok(())
 }
@@ -58,11 +58,11 @@ async fn fault_a_second_signal_ends_at_once() -> Result<()> {
         process.signal(Signal::Stop).await?;
         process.signal(Signal::Term).await?;
         process.signal(Signal::Int).await?;
-        let started = Instant::now();
+        let started = Stopwatch::start();
         process.signal(Signal::Cont).await?;
         let exit = process.ended().await?;
         assert_eq!((exit.code, exit.signal), (Some(130), None), "{component}");
-        ensure!(started.elapsed() < secs(2), "{component}: {:?}", started.elapsed());
+        ensure!(started.spent() < secs(2), "{component}: {:?}", started.spent());
     }
     Ok(())
 }
@@ -84,12 +84,12 @@ async fn fault_start_without_api_server() -> Result<()> {
             process.restart().await?;
         }
         let pids: Vec<i32> = processes.iter().map(Component::pid).collect();
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let mut seen = 0;
-        while started.elapsed() < secs(8) {
+        while started.spent() < secs(8) {
             for process in &processes {
                 let Ok((status, text)) = readyz(process).await else {
-                    ensure!(started.elapsed() < secs(3), "no probes of {}", process.spec().name);
+                    ensure!(started.spent() < secs(3), "no probes of {}", process.spec().name);
                     continue;
                 };
                 ensure!(status == 503, "{} is ready without API server: {text}", process.spec().name);

@@ -1,24 +1,12 @@
 //! §8.2: a Sandbox is restarted in two phases, because its own controller does not do it. The test is that controller.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use api_types::names::{annotation, condition, label};
 use e2e::kinds::Kind;
-use e2e::{Json as _, Ns, Options, Suite, kinds, objects, secs};
+use e2e::{Json as _, Ns, Options, Suite, kinds, objects, secs, suite};
 use serde_json::{Value, json};
 
 use super::WITHIN;
-
-/// The CRD with one version only: the other needs a conversion webhook.
-fn crd(version: &str) -> Result<Value> {
-    let path = e2e::suite::fixture("agent-sandbox").join("agents.x-k8s.io_sandboxes.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut crd: Value = serde_saphyr::from_str(&text).context("reading the CRD")?;
-    crd["spec"]["conversion"] = json!({"strategy": "None"});
-    let versions = crd["spec"]["versions"].as_array_mut().context("versions")?;
-    versions.retain(|found| found.text("/name") == version);
-    versions[0]["storage"] = json!(true);
-    Ok(crd)
-}
 
 fn sandbox(kind: Kind, name: &str, running: bool) -> objects::Object {
     let run = if kind == kinds::SANDBOX {
@@ -76,7 +64,8 @@ async fn restarted(ns: &Ns, kind: Kind, name: &str, runtime: Option<&str>) -> Re
 }
 
 async fn restart(version: &str, kind: Kind) -> Result<()> {
-    let suite = Suite::own(Options::default().without_webhook().object("", crd(version)?)).await?;
+    let crd = suite::sandbox_crd(version)?;
+    let suite = Suite::own(Options::default().without_webhook().object("", crd)).await?;
     let ns = suite.namespace("sandboxes", Value::Null).await?;
     ns.create(sandbox(kind, "box", true)).await?;
     pod_of(&ns, kind, "box").await?;
