@@ -291,14 +291,8 @@ impl Deref for Context {
     }
 }
 
-impl Controller for Context {
-    type Key = Key;
-    type Source = Source;
+impl Controller<Key, Source> for Context {
     type Error = Error;
-
-    fn common(&self) -> &Common<Key, Source> {
-        &self.common
-    }
 
     async fn pass(&self, key: &Key) -> Result<Option<Duration>, Error> {
         match key {

@@ -18,7 +18,6 @@ use controller_kit::{
     watch::{self, Key as ObjectKey, Step, StoreGauge, TroubleKind, WatchOptions, feed, pages},
     workload::{SANDBOXES, plural, resource},
 };
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use kube::core::DeserializeGuard;
 
@@ -100,7 +99,7 @@ async fn workloads(ctx: Arc<Context>, kind: TargetKind, version: &'static str, n
     let resource = resource(kind, version);
     let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource, namespace);
     let options = options(ctx, plural(kind), source, namespace);
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(view, listing) => {
             if let Some(workload) = Workload::from_view(kind, &resource, view) {
                 listing.saw(workload.key.clone());
@@ -152,27 +151,15 @@ async fn sandboxes(ctx: Arc<Context>) {
         ctx.set_sandbox_version(version);
         ctx.sources.looked_for(Source::Workloads(TargetKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version| {
-        let each = |namespace: &Option<String>| {
-            workloads(ctx.clone(), TargetKind::Sandbox, version, namespace.clone())
-        };
-        join_all(scopes.iter().map(each))
-    };
-    SANDBOXES.follow(&ctx.client, found, watch).await;
+    let watch = |version, namespace| workloads(ctx.clone(), TargetKind::Sandbox, version, namespace);
+    SANDBOXES.follow(&ctx.client, &scopes, found, watch).await;
 }
 
 async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, namespace) = (&*ctx, namespace.as_deref());
     let options = options(ctx, "agentruntimes", Source::Runtimes, namespace);
     // One that cannot be read counts as absent; runtime-ctl tells its owner.
-    let events = watch::guarded_watch_stream::<AgentRuntime>(
-        &ctx.watches,
-        &ctx.client,
-        namespace,
-        pages(),
-        options,
-        |_| {},
-    );
+    let events = ctx.watch_guarded::<AgentRuntime>(namespace, options, |_| {});
     feed(events, |step| match step {
         Step::Put(DeserializeGuard(Ok(runtime)), listing) => {
             let runtime = Runtime::of(runtime);
@@ -233,7 +220,7 @@ async fn secrets(ctx: Arc<Context>, namespace: Option<String>) {
     let api = api_in::<LeanMeta<ApiSecret>>(&ctx.client, namespace);
     let options = options(ctx, "secrets", Source::Secrets, namespace);
     let config = pages().labels(&format!("{}={MANAGED_BY_OPERATOR}", label::MANAGED_BY));
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(object, listing) => {
             if let Some(meta) = credentials_secret(object) {
                 listing.saw(meta.key.clone());

@@ -2,12 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::{
-    apply::is_forbidden,
-    lean::LeanMeta,
-    message::message_of,
-    watch::{self, pages},
-};
+use controller_kit::{apply::is_forbidden, lean::LeanMeta, message::message_of, watch::pages};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use kube::{Api, runtime::watcher::Event};
@@ -25,7 +20,7 @@ pub(super) async fn run(ctx: Arc<Context>) {
     let api = Api::<LeanMeta<ApiSecret>>::namespaced(ctx.client.clone(), namespace);
     let options = options(&ctx, "secrets", Source::Admin, Some(namespace)).check("admin secret");
     let config = pages().fields(&format!("metadata.name={name}"));
-    let mut events = watch::watch_stream(&ctx.watches, api, config, options);
+    let mut events = ctx.watch(api, config, options);
     let mut listed = false;
     while let Some(event) = events.next().await {
         let exists = match event {
