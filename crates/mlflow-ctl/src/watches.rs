@@ -74,11 +74,11 @@ pub fn start(process: &Process, ctx: &Arc<Context>) {
 /// Has the objects in the indexes counted.
 fn count(process: &Process, ctx: &Context) {
     let metrics = process.metrics();
-    let index = ctx.index.clone();
-    metrics.count_objects("agentruntimes", move || index.runtimes.len());
+    metrics.count_objects("agentruntimes", &ctx.index, |index| index.runtimes.len());
     for kind in WorkloadKind::ALL {
-        let index = ctx.index.clone();
-        metrics.count_objects(plural(kind), move || index.workloads.count(|agent| agent.key.kind == kind));
+        metrics.count_objects(plural(kind), &ctx.index, move |index| {
+            index.workloads.count(|agent| agent.key.kind == kind)
+        });
     }
 }
 
@@ -93,7 +93,7 @@ async fn workloads(ctx: Arc<Context>, kind: WorkloadKind, version: &'static str,
     let source = Source::Workloads(kind);
     let config = pages().labels(&eligibility::selector());
     let options = options(ctx, plural(kind), source, scope);
-    feed(watch::watch_stream(&ctx.watches, api, config, options), |step| match step {
+    feed(ctx.watch(api, config, options), |step| match step {
         Step::Put(view, listing) => {
             if let Some(workload) = Workload::from_view(&resource, kind, view) {
                 listing.saw(workload.key.clone());
@@ -143,14 +143,7 @@ fn sweep(ctx: &Context, concerned: impl Fn(&WorkloadKey) -> bool) {
 async fn runtimes(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, scope) = (&*ctx, namespace.as_deref());
     let options = options(ctx, "agentruntimes", Source::Runtimes, scope);
-    let events = watch::guarded_watch_stream::<AgentRuntime>(
-        &ctx.watches,
-        &ctx.client,
-        scope,
-        pages(),
-        options,
-        |_| {},
-    );
+    let events = ctx.watch_guarded::<AgentRuntime>(scope, options, |_| {});
     feed(events, |step| match step {
         Step::Put(object, listing) => {
             listing.saw(RuntimeKey::of(&object));
@@ -210,7 +203,7 @@ async fn roles(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, scope) = (&*ctx, namespace.as_deref());
     let config = pages().labels(&format!("{}={MANAGED_BY_OPERATOR}", label::MANAGED_BY));
     let options = options(ctx, "roles", Source::Roles, scope);
-    let events = watch::watch_stream(&ctx.watches, api_in::<Role>(&ctx.client, scope), config, options);
+    let events = ctx.watch(api_in::<Role>(&ctx.client, scope), config, options);
     let grants = &ctx.index.grants.roles;
     feed(events, |step| match step {
         Step::Put(role, listing) => {
@@ -241,8 +234,7 @@ async fn bindings(ctx: Arc<Context>, namespace: Option<String>) {
     let (ctx, scope) = (&*ctx, namespace.as_deref());
     let config = pages().labels(&format!("{}={MANAGED_BY_OPERATOR}", label::MANAGED_BY));
     let options = options(ctx, "rolebindings", Source::Bindings, scope);
-    let events =
-        watch::watch_stream(&ctx.watches, api_in::<RoleBinding>(&ctx.client, scope), config, options);
+    let events = ctx.watch(api_in::<RoleBinding>(&ctx.client, scope), config, options);
     let grants = &ctx.index.grants.bindings;
     feed(events, |step| match step {
         Step::Put(binding, listing) => {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::controller::{Common, Controller, workers};
+use controller_kit::controller::{Controller, workers};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a failing MLflow server is thought of.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
-impl Controller for Context {
-    type Key = WorkloadKey;
-    type Source = Source;
+impl Controller<WorkloadKey, Source> for Context {
     type Error = Error;
-
-    fn common(&self) -> &Common<WorkloadKey, Source> {
-        self
-    }
 
     async fn pass(&self, key: &WorkloadKey) -> Result<Option<Duration>, Error> {
         let started = Instant::now();

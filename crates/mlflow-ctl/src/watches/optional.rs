@@ -3,11 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use controller_kit::{
-    index::covers,
     process::Process,
     watch::{self, Step, TroubleKind, WatchOptions, feed, pages},
 };
-use futures::future::join_all;
 use kube::{Api, ResourceExt};
 
 use super::{NOW, workloads};
@@ -16,38 +14,26 @@ use crate::{
     kinds::{SANDBOXES, WorkloadKind},
     server::{self, Candidate, MlflowView},
     sources::Source,
+    workload::WorkloadKey,
 };
 
 /// Watches Sandboxes while their CRD is served, in the newest version.
 pub(super) async fn sandboxes(ctx: Arc<Context>) {
-    const SOURCE: Source = Source::Workloads(WorkloadKind::Sandbox);
     let scopes = watch::namespaces_of(&ctx.scope);
     let found = |version: Option<&'static str>| {
-        let news = ctx.set_sandbox_version(version);
-        for namespace in scopes.iter().map(Option::as_deref) {
-            if version.is_some() {
-                ctx.sources.restart(SOURCE, namespace);
-                continue;
-            }
-            let covered = |key: &crate::workload::WorkloadKey| {
-                key.kind == WorkloadKind::Sandbox && covers(namespace, &key.namespace)
-            };
-            for gone in ctx.index.workloads.retain(covered, &HashSet::new()) {
+        ctx.set_sandbox_version(version);
+        if let Some(version) = version {
+            tracing::info!(version, "{}", SANDBOXES.when_served);
+        } else {
+            let sandbox = |key: &WorkloadKey| key.kind == WorkloadKind::Sandbox;
+            for gone in ctx.index.workloads.retain(sandbox, &HashSet::new()) {
                 ctx.wake(gone.key.clone(), NOW);
             }
-            ctx.sources.synced(SOURCE, namespace);
         }
-        if let (true, Some(version)) = (news, version) {
-            tracing::info!(version, "{}", SANDBOXES.when_served);
-        }
+        ctx.sources.looked_for(Source::Workloads(WorkloadKind::Sandbox), &scopes, version.is_some());
     };
-    let watch = |version| {
-        let watches = scopes
-            .iter()
-            .map(|namespace| workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace.clone()));
-        join_all(watches.collect::<Vec<_>>())
-    };
-    SANDBOXES.follow(&ctx.client, found, watch).await;
+    let watch = |version, namespace| workloads(ctx.clone(), WorkloadKind::Sandbox, version, namespace);
+    SANDBOXES.follow(&ctx.client, &scopes, found, watch).await;
 }
 
 /// Watches MLflow objects: of the whole cluster, and with a list of namespaces of each of them too, because the CRD has
@@ -85,7 +71,7 @@ async fn watch_servers(ctx: Arc<Context>, namespace: Option<String>) {
         tracing::info!("MLflow servers changed");
         ctx.servers_changed();
     };
-    feed(watch::watch_stream(&ctx.watches, api, pages(), options), |step| match step {
+    feed(ctx.watch(api, pages(), options), |step| match step {
         Step::Put(view, listing) => {
             let (owner, name) = (view.namespace().unwrap_or_default(), view.name_any());
             listing.saw((owner.clone(), name.clone()));
