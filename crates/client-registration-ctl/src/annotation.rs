@@ -114,6 +114,7 @@ mod tests {
 
     const SECRET: &str = "kagenti-keycloak-client-credentials-0";
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests hand over what `json!` made")]
     fn with(annotations: Value, replicas: i32) -> Workload {
         let object = json!({"metadata": {"resourceVersion": "7"},
             "spec": {"replicas": replicas, "template": {"metadata": {"annotations": annotations}}}});

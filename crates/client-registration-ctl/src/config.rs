@@ -157,11 +157,15 @@ pub(crate) mod tests {
     const URL: (&str, &str) = ("KEYCLOAK_URL", "http://keycloak-service.keycloak.svc:8080/");
     const REALM: (&str, &str) = ("KEYCLOAK_REALM", " kagenti ");
 
-    pub(crate) fn read(pairs: &[(&str, &str)]) -> Result<Config, Problem> {
+    fn rules(settings: &Settings) -> TrustRules {
+        settings.trust(None).expect("rules")
+    }
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, Problem> {
         let data: BTreeMap<String, String> =
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings = settings(&[]);
-        Config::read(Some(&data), &settings, &settings.trust(None).expect("rules"))
+        Config::read(Some(&data), &settings, &rules(&settings))
     }
 
     #[test]

@@ -125,15 +125,17 @@ pub async fn cluster_id(ctx: Arc<Context>) {
                     tracing::info!(cluster_id = uid, "clients carry this mark");
                     ctx.set_cluster_id(uid);
                     ctx.wake_all(None);
-                    std::future::pending::<()>().await;
+                    break;
                 }
             }
             Err(error) => {
-                tracing::warn!("the UID of Namespace kube-system is not known: {}", message_of(&error))
+                tracing::warn!("the UID of Namespace kube-system is not known: {}", message_of(&error));
             }
         }
         tokio::time::sleep(jitter(RETRY * 5, 0.1)).await;
     }
+    // A task that ends ends the process.
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

@@ -1,5 +1,13 @@
 //! Calls against a real server on loopback: what is sent, what is repeated, what is refused.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what it expects, and panics otherwise"
+)]
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
@@ -14,10 +22,13 @@ use rest_client::options::{BreakerLimits, ClientOptions, Observer, Rate, RetryPo
 use rest_client::{BaseUrl, CallError, Endpoint, Request, RestClient, Secret};
 use tokio::net::TcpListener;
 
+/// Status, a header as `name: value`, and body.
+type Line = (u16, &'static str, &'static str);
+
 /// Answers by a script, the last line for ever, and remembers the request lines.
 #[derive(Clone, Default)]
 struct Script {
-    answers: Arc<Mutex<VecDeque<(u16, &'static str, &'static str)>>>,
+    answers: Arc<Mutex<VecDeque<Line>>>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -39,7 +50,7 @@ async fn answer(State(script): State<Script>, request: HttpRequest) -> HttpRespo
     response.body(Body::from(body)).unwrap()
 }
 
-async fn serve(answers: &[(u16, &'static str, &'static str)]) -> (BaseUrl, Script) {
+async fn serve(answers: &[Line]) -> (BaseUrl, Script) {
     let script =
         Script { answers: Arc::new(Mutex::new(answers.iter().copied().collect())), ..Script::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
