@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::agents::{CARD_CTL, card, numbered, ready_agents, start_card_ctl};
 use crate::json::Json as _;
-use crate::{AgentServer, Answer, Ns, Suite, kinds, secs, wait_for};
+use crate::{AgentServer, Answer, Ns, Stopwatch, Suite, kinds, secs, wait_for};
 
 /// How many agents, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct Load {
     pub period: Duration,
     /// How long it is watched, before and after some have fallen silent.
     pub window: Duration,
-    /// What a busy machine may add to a timer.
+    /// What may be added to a timer, besides the time in which the machine is short of CPUs.
     pub slack: Duration,
     /// Until every card is what it should be.
     pub limit: Duration,
@@ -95,11 +95,13 @@ impl Steady<'_> {
     }
 
     /// Lets the window pass. Nothing is written, and the agents of `server` are asked once per period; how often
-    /// altogether.
-    async fn watch(&self, server: &AgentServer, agents: usize) -> Result<usize> {
+    /// altogether, and the slack that this machine had to be given.
+    async fn watch(&self, server: &AgentServer, agents: usize) -> Result<(usize, Duration)> {
         let Load { name, period, window, slack, .. } = self.load;
         let (mark, since) = (self.suite.cluster().audit()?.mark()?, Instant::now());
+        let stopwatch = Stopwatch::start();
         tokio::time::sleep(window).await;
+        let slack = slack + window.saturating_sub(stopwatch.spent());
         let prefix = format!("{name}-");
         let mut writes = self.suite.object_writes(mark, CARD_CTL)?;
         writes.retain(|write| write.namespace.starts_with(&prefix));
@@ -122,13 +124,13 @@ impl Steady<'_> {
                 times.len()
             );
         }
-        Ok(by_host.values().map(Vec::len).sum())
+        Ok((by_host.values().map(Vec::len).sum(), slack))
     }
 
     async fn all_answer(&self) -> Result<()> {
-        let Load { namespaces, healthy, black_holed, period, window, slack, .. } = self.load;
+        let Load { namespaces, healthy, black_holed, period, window, .. } = self.load;
         let before = self.mortal.count();
-        let asked = self.watch(&self.healthy, namespaces * healthy).await?;
+        let (asked, slack) = self.watch(&self.healthy, namespaces * healthy).await?;
         let asked = asked + self.mortal.count() - before;
         let (rate, all) = (asked as f64 / window.as_secs_f64(), namespaces * (healthy + black_holed));
         eprintln!("{all} cards: {rate:.1} fetches per second, no write in {window:?}");
@@ -142,7 +144,7 @@ impl Steady<'_> {
     async fn some_are_silent(&self) -> Result<()> {
         let Load { namespaces, healthy, black_holed, window, .. } = self.load;
         let before = self.mortal.count();
-        let asked = self.watch(&self.healthy, namespaces * healthy).await?;
+        let (asked, _) = self.watch(&self.healthy, namespaces * healthy).await?;
         // They cost a slot for a while, so they are asked a minute apart at least.
         let attempts = self.mortal.count() - before;
         eprintln!("{asked} fetches in {window:?} beside {attempts} attempts at silent agents, no write");

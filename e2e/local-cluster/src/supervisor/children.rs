@@ -76,7 +76,8 @@ impl Children {
         if let Some(exit) = *child.exit.borrow() {
             bail!("{} (process {pid}) has already ended ({exit})", child.name);
         }
-        signal::killpg(Pid::from_raw(pid), number(signal)).with_context(|| format!("signalling {}", child.name))
+        signal::killpg(Pid::from_raw(pid), number(signal))
+            .with_context(|| format!("signalling {}", child.name))
     }
 
     /// How a process ended, or a future that waits for it.

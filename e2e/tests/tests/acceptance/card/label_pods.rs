@@ -109,8 +109,8 @@ async fn card_label_mode_pods() -> Result<()> {
 
     // A workload that is no agent any more (card §11.3).
     ns.set_labels(kinds::DEPLOYMENT, "echo", json!({"kagenti.io/type": null})).await?;
-    let last = until_pods(&stage, 3, false).await?;
-    assert_eq!(uids(&last), uids(&renewed));
+    let released = until_pods(&stage, 3, false).await?;
+    assert_eq!(uids(&released), uids(&renewed));
     let deployment = ns
         .until(LIMIT, kinds::DEPLOYMENT, "echo", "no annotation", |object| object.annotation(STATE).is_none())
         .await?;

@@ -382,8 +382,8 @@ async fn card_12_strict_binding_mtls() -> Result<()> {
     let message = refused.condition("Bound").message;
     ensure!(message.contains("other.example") && message.contains("spiffe://example.org/"), "{message}");
     let workload = until_labelled(ns, "echo", false).await?;
-    let state = workload.annotation("verified-state.agent.kagenti.dev/echo-deployment-card");
-    assert_eq!(state, Some("false"));
+    let recorded = workload.annotation("verified-state.agent.kagenti.dev/echo-deployment-card");
+    assert_eq!(recorded, Some("false"));
 
     bind(json!({"strict": false})).await?;
     stage.until("echo", "Verified", MTLS).await?;
