@@ -46,8 +46,8 @@ mod open_enum;
 pub mod owner;
 pub mod phase;
 pub mod platform;
-mod schema;
 pub mod registration;
+mod schema;
 pub mod service_port;
 pub mod spiffe_id;
 #[allow(unreachable_pub, reason = "the derive generates types of its own")]
