@@ -64,9 +64,14 @@ pub fn account(secret: &Value) -> Result<Account> {
     Ok(Account { id: read("client-id.txt")?, secret: read("client-secret.txt")? })
 }
 
+/// A container of a workload's pod template.
+pub fn template_container<'w>(workload: &'w Value, name: &str) -> Option<&'w Value> {
+    workload.items("/spec/template/spec/containers").iter().find(|container| container.text("/name") == name)
+}
+
 /// The environment that a workload's container gets as literals, by name.
 pub fn literals(workload: &Value, container: &str) -> Vec<(String, String)> {
-    let container = workload.container(container);
+    let container = template_container(workload, container);
     let env = container.map(|container| container.items("/env").to_vec()).unwrap_or_default();
     env.iter()
         .filter(|variable| variable.get("valueFrom").is_none())

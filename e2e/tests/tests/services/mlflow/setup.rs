@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::json::Json as _;
-use e2e::services::agents::{TYPE, literals, tracked};
+use e2e::services::agents::{TYPE, literals, template_container, tracked};
 use e2e::services::tracking::{
     self, Found, TOKEN, Tracking, calls, created, experiment, marks, refused, scripted, set_available,
 };
@@ -20,7 +20,7 @@ const GRANT: &str = "kagenti-mlflow-weather";
 
 /// Names of a container's variables, in order.
 fn names(workload: &Value, container: &str) -> Vec<String> {
-    let container = workload.container(container);
+    let container = template_container(workload, container);
     let env = container.map(|container| container.items("/env").to_vec()).unwrap_or_default();
     env.iter().map(|variable| variable.text("/name").to_owned()).collect()
 }
@@ -242,7 +242,7 @@ async fn mlflow_07_user_values_win() -> Result<()> {
     ns.create(with_own_uri()).await?;
     let workload = tracking.until_configured(&ns, secs(10), "weather").await?;
     ensure!(names(&workload, "helper") == VARIABLES, "{}", workload.readable());
-    let agent = workload.container("agent").context("agent")?;
+    let agent = template_container(&workload, "agent").context("agent")?;
     ensure!(agent["env"][0]["valueFrom"]["configMapKeyRef"]["name"] == "mine", "{agent}");
     let ours = literals(&workload, "agent");
     ensure!(ours.iter().all(|(name, _)| name == VARIABLES[1]), "{ours:?}");
