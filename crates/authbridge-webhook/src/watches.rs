@@ -13,7 +13,7 @@ use api_types::{
     names::{MANAGED_BY_WEBHOOK, SPIFFE_CSI_DRIVER, label},
 };
 use controller_kit::{
-    scope::Scope,
+    scope::{Scope, api_in},
     watch::{
         StoreGauge, TroubleKind, WatchOptions, Watches, guarded_watch_stream, namespaces_of, watch_stream,
     },
@@ -120,16 +120,6 @@ fn set(gauge: &SharedGauge, len: usize) {
 }
 
 impl Feeder<'_> {
-    fn api<K>(&self, namespace: Option<&str>) -> Api<K>
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-    {
-        match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
-    }
-
     fn runtimes(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("agentruntimes").optional_kind();
         let events = guarded_watch_stream::<AgentRuntime>(
@@ -166,7 +156,12 @@ impl Feeder<'_> {
     ) -> BoxFuture<'static, ()> {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", which.name()));
         let options = WatchOptions::new("configmaps").check(which.name());
-        let events = watch_stream(self.watches, self.api::<ConfigMap>(namespace.as_deref()), config, options);
+        let events = watch_stream(
+            self.watches,
+            api_in::<ConfigMap>(self.client, namespace.as_deref()),
+            config,
+            options,
+        );
         let caches = self.caches.clone();
         Box::pin(feed(events, share, move |step| match step {
             Step::Begin => caches.namespaces.begin_relist(which, namespace.as_deref()),
@@ -185,12 +180,7 @@ impl Feeder<'_> {
 
     fn service_accounts(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("serviceaccounts");
-        let api = match &namespace {
-            Some(namespace) => {
-                Api::<PartialObjectMeta<ServiceAccount>>::namespaced(self.client.clone(), namespace)
-            }
-            None => Api::all(self.client.clone()),
-        };
+        let api = api_in::<PartialObjectMeta<ServiceAccount>>(self.client, namespace.as_deref());
         let events = watch_stream(self.watches, api, managed(), options);
         let (caches, gauge) = (self.caches.clone(), self.accounts.clone());
         Box::pin(feed(events, share, move |step| {
@@ -207,12 +197,7 @@ impl Feeder<'_> {
 
     fn config_maps(&self, namespace: Option<String>, share: Share) -> BoxFuture<'static, ()> {
         let options = WatchOptions::new("configmaps").check("managed configmaps");
-        let api = match &namespace {
-            Some(namespace) => {
-                Api::<PartialObjectMeta<ConfigMap>>::namespaced(self.client.clone(), namespace)
-            }
-            None => Api::all(self.client.clone()),
-        };
+        let api = api_in::<PartialObjectMeta<ConfigMap>>(self.client, namespace.as_deref());
         let events = watch_stream(self.watches, api, managed(), options);
         let (caches, gauge) = (self.caches.clone(), self.maps.clone());
         Box::pin(feed(events, share, move |step| {

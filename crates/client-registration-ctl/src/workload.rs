@@ -1,6 +1,6 @@
 //! What client-registration-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use api_types::{
     credentials::{self, Eligibility},
@@ -9,32 +9,19 @@ use api_types::{
     names::annotation,
     registration::annotation as own,
 };
-use controller_kit::index::Entry;
+use controller_kit::{index::Entry, lean::LeanObject};
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
-use serde::{Deserialize, Serialize};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::discovery::ApiResource;
+use serde::Deserialize;
 
 use crate::keycloak::attributes::WorkloadMark;
 
 /// A Deployment, StatefulSet or Sandbox as read from the API: only what matters here.
-///
-/// Nothing is ever written from this type; writes are minimal patches.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WorkloadView {
-    /// Object metadata, without managed fields.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// The part of the spec that matters.
-    #[serde(default)]
-    pub spec: SpecView,
-    /// The part of the status that matters.
-    #[serde(default)]
-    pub status: StatusView,
-}
+pub type WorkloadView = LeanObject<SpecView, StatusView>;
 
 /// The part of a workload's spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Wanted Pods; absent means 1.
@@ -48,7 +35,7 @@ pub struct SpecView {
 }
 
 /// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateView {
     /// Labels and annotations; a Sandbox may have none.
@@ -58,7 +45,7 @@ pub struct TemplateView {
 }
 
 /// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateMeta {
     /// Labels.
@@ -68,7 +55,7 @@ pub struct TemplateMeta {
 }
 
 /// The part of a pod spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpecView {
     /// ServiceAccount of the Pods.
@@ -78,7 +65,7 @@ pub struct PodSpecView {
 }
 
 /// The part of a workload's status that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
     /// Generation the workload's own controller has seen.
@@ -89,30 +76,6 @@ pub struct StatusView {
     pub updated_replicas: Option<i32>,
     /// Pods that are ready.
     pub ready_replicas: Option<i32>,
-}
-
-impl Resource for WorkloadView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// Namespace and name of workloads: those of all kinds share one Secret and one client (§3).

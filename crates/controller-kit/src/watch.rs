@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::metrics::{KindLabel, Metrics};
 use crate::readiness::Readiness;
-use crate::scope::Scope;
+use crate::scope::{Scope, api_in};
 
 pub use errors::{Target, Trouble, TroubleKind};
 pub use feed::{Listing, Step, feed, pages};
@@ -184,10 +184,7 @@ where
         + Send
         + 'static,
 {
-    let api: Api<DeserializeGuard<K>> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+    let api = api_in::<DeserializeGuard<K>>(client, namespace);
     let counter =
         watches.metrics.undecodable_objects.get_or_create_owned(&KindLabel { kind: options.kind.to_owned() });
     let kind = options.kind;

@@ -1,29 +1,19 @@
 //! Which MLflow server a workload uses (MLflow §4). Pure.
 
-use std::borrow::Cow;
-
 use api_types::mlflow::annotation;
+use controller_kit::lean::LeanObject;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
+use kube::discovery::ApiResource;
 use rest_client::base_url::BaseUrl;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::workload::ConditionView;
 
 /// `mlflow.opendatahub.io/v1` MLflow, the part that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct MlflowView {
-    /// Object metadata.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// Status.
-    #[serde(default)]
-    pub status: MlflowStatus,
-}
+pub type MlflowView = LeanObject<IgnoredAny, MlflowStatus>;
 
 /// Status of an MLflow object.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct MlflowStatus {
     /// Conditions.
@@ -35,35 +25,11 @@ pub struct MlflowStatus {
 }
 
 /// `status.address`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct MlflowAddress {
     /// The address.
     pub url: Option<String>,
-}
-
-impl Resource for MlflowView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// The resource of MLflow objects.

@@ -11,12 +11,12 @@ use api_types::{
 use controller_kit::{
     index::covers,
     process::Process,
-    scope::api_in,
+    scope::{api_in, dynamic_api_in},
     surroundings,
     watch::{self, Step, TroubleKind, WatchOptions, feed, pages},
 };
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::{Api, ResourceExt, core::DeserializeGuard};
+use kube::{ResourceExt, core::DeserializeGuard};
 
 use crate::{
     context::Context,
@@ -86,10 +86,7 @@ fn count(process: &Process, ctx: &Context) {
 async fn workloads(ctx: Arc<Context>, kind: WorkloadKind, version: &'static str, namespace: Option<String>) {
     let (ctx, scope) = (&*ctx, namespace.as_deref());
     let resource = kinds::resource(kind, version);
-    let api: Api<WorkloadView> = match scope {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
+    let api = dynamic_api_in::<WorkloadView>(&ctx.client, &resource, scope);
     let source = Source::Workloads(kind);
     let config = pages().labels(&eligibility::selector());
     let options = options(ctx, plural(kind), source, scope);

@@ -1,18 +1,16 @@
 //! What mlflow-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use api_types::{
     mlflow::{Field, annotation},
     names::label,
 };
+use controller_kit::lean::LeanObject;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::ObjectReference,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
-use kube::{Resource, core::DynamicResourceScope, discovery::ApiResource};
-use serde::{Deserialize, Serialize};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::discovery::ApiResource;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -21,23 +19,10 @@ use crate::{
 };
 
 /// A Deployment, StatefulSet or Sandbox as read from the API: only what matters here.
-///
-/// Nothing is ever written from this type; writes are minimal patches.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct WorkloadView {
-    /// Object metadata, without managed fields.
-    #[serde(default, deserialize_with = "controller_kit::lean::metadata")]
-    pub metadata: ObjectMeta,
-    /// The part of the spec that matters.
-    #[serde(default)]
-    pub spec: SpecView,
-    /// The part of the status that matters.
-    #[serde(default)]
-    pub status: StatusView,
-}
+pub type WorkloadView = LeanObject<SpecView, StatusView>;
 
 /// The pod template, wherever the kind has it.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Deployment and StatefulSet.
@@ -47,7 +32,7 @@ pub struct SpecView {
 }
 
 /// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateView {
     /// Labels and annotations; a Sandbox may have none.
@@ -57,7 +42,7 @@ pub struct TemplateView {
 }
 
 /// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct TemplateMeta {
     /// Labels.
@@ -67,7 +52,7 @@ pub struct TemplateMeta {
 }
 
 /// The part of a pod spec that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpecView {
     /// ServiceAccount of the Pods.
@@ -79,7 +64,7 @@ pub struct PodSpecView {
 }
 
 /// The part of a container that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ContainerView {
     /// Name.
@@ -89,7 +74,7 @@ pub struct ContainerView {
 }
 
 /// One environment variable.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EnvView {
     /// Name.
@@ -101,7 +86,7 @@ pub struct EnvView {
 }
 
 /// The part of a workload's status that matters.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
     /// Deployment and StatefulSet.
@@ -115,7 +100,7 @@ pub struct StatusView {
 }
 
 /// Type and status of a condition.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ConditionView {
     /// Type.
@@ -123,30 +108,6 @@ pub struct ConditionView {
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-}
-
-impl Resource for WorkloadView {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(dt: &ApiResource) -> Cow<'_, str> {
-        dt.kind.as_str().into()
-    }
-    fn group(dt: &ApiResource) -> Cow<'_, str> {
-        dt.group.as_str().into()
-    }
-    fn version(dt: &ApiResource) -> Cow<'_, str> {
-        dt.version.as_str().into()
-    }
-    fn plural(dt: &ApiResource) -> Cow<'_, str> {
-        dt.plural.as_str().into()
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// Names one workload.

@@ -18,7 +18,7 @@ use crate::apply::is_forbidden;
 use crate::backoff::jitter;
 use crate::lean::LeanMeta;
 use crate::message::message_of;
-use crate::scope::Scope;
+use crate::scope::{Scope, api_in};
 use crate::watch::{self, TroubleKind, WatchOptions, Watches};
 
 /// Objects of one page of a list: while it is read they are in memory whole.
@@ -93,10 +93,7 @@ impl Watcher {
 
     async fn configs(self, input: Input, namespace: Option<String>) {
         let Some(name) = input.config_map() else { return };
-        let api: Api<ConfigMap> = match &namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
+        let api = api_in::<ConfigMap>(&self.client, namespace.as_deref());
         // By field, so that a Role may name the object.
         let config = watcher::Config::default().page_size(PAGE).fields(&format!("metadata.name={name}"));
         let scope = namespace.as_deref();

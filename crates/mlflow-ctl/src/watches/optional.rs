@@ -4,9 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use controller_kit::{
     process::Process,
+    scope::dynamic_api_in,
     watch::{self, Step, TroubleKind, WatchOptions, feed, pages},
 };
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::{NOW, workloads};
 use crate::{
@@ -48,10 +49,7 @@ pub(super) fn servers(process: &Process, ctx: &Arc<Context>) {
 
 async fn watch_servers(ctx: Arc<Context>, namespace: Option<String>) {
     let (resource, source) = (server::resource(), ctx.settings.mlflow_url_source);
-    let api: Api<MlflowView> = match &namespace {
-        Some(namespace) => Api::namespaced_with(ctx.client.clone(), namespace, &resource),
-        None => Api::all_with(ctx.client.clone(), &resource),
-    };
+    let api = dynamic_api_in::<MlflowView>(&ctx.client, &resource, namespace.as_deref());
     let options = {
         let (ctx, everywhere) = (ctx.clone(), namespace.is_none());
         let options = WatchOptions::new("mlflows").optional_kind().degrade_when_refused();
