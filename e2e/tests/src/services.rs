@@ -5,14 +5,12 @@
 //! requests and to break it for one test only.
 
 pub mod agents;
-pub mod jwt;
 pub mod proxy;
-pub mod realm;
 pub mod registration;
-pub mod runs;
 mod shared;
 pub mod tracking;
-pub mod web;
+
+pub use local_cluster::services::{jwt, realm, runs, web};
 
 pub use jwt::Token;
 pub use proxy::{Fault, Proxy, Seen};

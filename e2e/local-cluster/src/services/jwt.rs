@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde_json::Value;
 
-use crate::json::Json as _;
+use super::web::{items, text};
 
 /// An access token.
 #[derive(Clone)]
@@ -57,27 +57,32 @@ impl Token {
         }
     }
 
+    /// A time of the claims, in seconds since 1970.
+    fn seconds(&self, pointer: &str) -> Option<i64> {
+        self.claims.pointer(pointer).and_then(Value::as_i64)
+    }
+
     /// Fails unless a key of `keys` (a JWKS) signed it, it comes from `issuer`, is valid now and is meant for
     /// `audience`.
     pub fn verify(&self, keys: &Value, issuer: &str, audience: &str) -> Result<()> {
-        ensure!(self.header.text("/alg") == "RS256", "algorithm {}", self.header.text("/alg"));
+        ensure!(text(&self.header, "/alg") == "RS256", "algorithm {}", text(&self.header, "/alg"));
         let known = |key: &&Value| {
-            key.text("/kid") == self.header.text("/kid")
-                && key.text("/kty") == "RSA"
-                && key.text("/use") == "sig"
+            text(key, "/kid") == text(&self.header, "/kid")
+                && text(key, "/kty") == "RSA"
+                && text(key, "/use") == "sig"
         };
-        let key = keys.items("/keys").iter().find(known).context("no key of the realm has its id")?;
-        let part = |name: &str| URL_SAFE_NO_PAD.decode(key.text(name)).context("the realm's key");
+        let key = items(keys, "/keys").iter().find(known).context("no key of the realm has its id")?;
+        let part = |name: &str| URL_SAFE_NO_PAD.decode(text(key, name)).context("the realm's key");
         let key = RsaPublicKeyComponents { n: part("/n")?, e: part("/e")? };
         let (signed, signature) = self.text.rsplit_once('.').context("no signature")?;
         let signature = URL_SAFE_NO_PAD.decode(signature).context("its signature")?;
         key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
             .map_err(|_| anyhow::anyhow!("the signature is wrong"))?;
-        ensure!(self.claims.text("/iss") == issuer, "issuer {}", self.claims.text("/iss"));
+        ensure!(text(&self.claims, "/iss") == issuer, "issuer {}", text(&self.claims, "/iss"));
         let now = jiff::Timestamp::now().as_second();
-        let expires = self.claims.number("/exp").context("no expiry")?;
+        let expires = self.seconds("/exp").context("no expiry")?;
         ensure!(expires > now, "expired {} s ago", now - expires);
-        ensure!(self.claims.number("/nbf").is_none_or(|from| from <= now + 5), "not valid yet");
+        ensure!(self.seconds("/nbf").is_none_or(|from| from <= now + 5), "not valid yet");
         ensure!(self.audiences().contains(&audience), "it is for {:?}, not for {audience}", self.audiences());
         Ok(())
     }

@@ -1,16 +1,16 @@
-//! A realm of a test's own in the shared Keycloak.
+//! A realm with a client and a user, for the demo or for one test, and what an administrator sees in it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use hyper::Method;
-use local_cluster::services::Keycloak;
+use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::jwt::Token;
-use super::web::{Call, Reply, encoded};
-use crate::json::Json as _;
+use super::keycloak::Keycloak;
+use super::new_password;
+use super::web::{Call, Reply, encoded, text};
 
 /// The platform's client (client-registration, scenarios).
 pub const PLATFORM_CLIENT: &str = "kagenti";
@@ -49,14 +49,14 @@ pub struct Realm {
 impl Realm {
     /// Makes the realm.
     pub async fn create(keycloak: &Keycloak, name: &str) -> Result<Self> {
-        let platform = Account { id: PLATFORM_CLIENT.to_owned(), secret: fresh_secret() };
+        let platform = Account { id: PLATFORM_CLIENT.to_owned(), secret: new_password()? };
         let realm = Self {
             base: keycloak.url().to_owned(),
             name: name.to_owned(),
             admin: (keycloak.admin_username().to_owned(), keycloak.admin_password().to_owned()),
             token: Mutex::default(),
             platform: platform.clone(),
-            user_password: fresh_secret(),
+            user_password: new_password()?,
         };
         let body = json!({
             "realm": name,
@@ -135,8 +135,7 @@ impl Realm {
 
     async fn admin_token(&self) -> Result<String> {
         let mut known = self.token.lock().await;
-        if let Some((since, token)) = known.as_ref().filter(|(since, _)| since.elapsed() < TOKEN_AGE) {
-            debug_assert!(since.elapsed() < TOKEN_AGE);
+        if let Some((_, token)) = known.as_ref().filter(|(since, _)| since.elapsed() < TOKEN_AGE) {
             return Ok(token.clone());
         }
         let (user, password) = &self.admin;
@@ -148,7 +147,7 @@ impl Realm {
         ];
         let url = format!("{}/realms/master/protocol/openid-connect/token", self.base);
         let token = Call::post(url).form(&fields).ok().await.context("logging in as administrator")?;
-        let token = token.text("/access_token").to_owned();
+        let token = text(&token, "/access_token").to_owned();
         *known = Some((Instant::now(), token.clone()));
         Ok(token)
     }
@@ -170,7 +169,7 @@ impl Realm {
         let own = ["account", "account-console", "admin-cli", "broker", "realm-management"];
         let own = own.into_iter().chain(["security-admin-console", PLATFORM_CLIENT, REGISTRAR]);
         let own: Vec<&str> = own.collect();
-        let ids = all.as_array().into_iter().flatten().map(|client| client.text("/clientId"));
+        let ids = all.as_array().into_iter().flatten().map(|client| text(client, "/clientId"));
         let mut ids: Vec<String> = ids.filter(|id| !own.contains(id)).map(str::to_owned).collect();
         ids.sort_unstable();
         Ok(ids)
@@ -179,13 +178,13 @@ impl Realm {
     /// A client scope by its name, with its mappers.
     pub async fn scope(&self, name: &str) -> Result<Option<Value>> {
         let all = self.read("/client-scopes").await?;
-        Ok(all.as_array().and_then(|all| all.iter().find(|scope| scope.text("/name") == name).cloned()))
+        Ok(all.as_array().and_then(|all| all.iter().find(|scope| text(scope, "/name") == name).cloned()))
     }
 
     /// Names of the client scopes that end in `-aud` or carry our suffix.
     pub async fn audience_scopes(&self) -> Result<Vec<String>> {
         let all = self.read("/client-scopes").await?;
-        let names = all.as_array().into_iter().flatten().map(|scope| scope.text("/name"));
+        let names = all.as_array().into_iter().flatten().map(|scope| text(scope, "/name"));
         let mut names: Vec<String> =
             names.filter(|name| name.starts_with("agent-")).map(str::to_owned).collect();
         names.sort_unstable();
@@ -195,7 +194,7 @@ impl Realm {
     /// Names on the realm's default list: what clients made later get.
     pub async fn default_scopes(&self) -> Result<Vec<String>> {
         let all = self.read("/default-default-client-scopes").await?;
-        let names = all.as_array().into_iter().flatten().map(|scope| scope.text("/name").to_owned());
+        let names = all.as_array().into_iter().flatten().map(|scope| text(scope, "/name").to_owned());
         let mut names: Vec<String> = names.collect();
         names.sort_unstable();
         Ok(names)
@@ -204,28 +203,29 @@ impl Realm {
     /// Changes a client; fields that are left out stay.
     pub async fn change_client(&self, id: &str, mut fields: Value) -> Result<()> {
         let client = self.existing(id).await?;
-        crate::json::merge(&mut fields, json!({"clientId": id}));
-        self.write(Method::PUT, &format!("/clients/{}", client.text("/id")), &fields).await.map(drop)
+        fields.as_object_mut().context("the fields are no object")?.insert("clientId".to_owned(), json!(id));
+        self.write(Method::PUT, &format!("/clients/{}", text(&client, "/id")), &fields).await.map(drop)
     }
 
     /// Makes a client and returns its UUID.
     pub async fn create_client(&self, body: &Value) -> Result<String> {
         self.write(Method::POST, "/clients", body).await?;
-        Ok(self.existing(body.text("/clientId")).await?.text("/id").to_owned())
+        let id = text(body, "/clientId");
+        Ok(text(&self.existing(id).await?, "/id").to_owned())
     }
 
     /// Removes a client.
     pub async fn delete_client(&self, id: &str) -> Result<()> {
-        let uuid = self.existing(id).await?.text("/id").to_owned();
+        let uuid = text(&self.existing(id).await?, "/id").to_owned();
         self.admin(Method::DELETE, &format!("/clients/{uuid}"), None).await?.ok_or("deleting").map(drop)
     }
 
     /// Gives a client a new secret and returns it.
     pub async fn rotate(&self, id: &str) -> Result<String> {
-        let uuid = self.existing(id).await?.text("/id").to_owned();
+        let uuid = text(&self.existing(id).await?, "/id").to_owned();
         let path = format!("/clients/{uuid}/client-secret");
         let reply = self.admin(Method::POST, &path, None).await?.ok_or("a new secret")?;
-        Ok(reply.text("/value").to_owned())
+        Ok(text(&reply, "/value").to_owned())
     }
 
     /// The service account that the documentation recommends: a client with the one role `manage-clients` of
@@ -234,7 +234,7 @@ impl Realm {
         let account = self.registrar().await?;
         let user = self.service_account(&account.id).await?;
         let management = self.existing("realm-management").await?;
-        let management = management.text("/id");
+        let management = text(&management, "/id");
         let role = self.read(&format!("/clients/{management}/roles/manage-clients")).await?;
         let path = format!("/users/{user}/role-mappings/clients/{management}");
         self.write(Method::POST, &path, &json!([role])).await?;
@@ -243,7 +243,7 @@ impl Realm {
 
     /// A service account without any right.
     pub async fn registrar(&self) -> Result<Account> {
-        let account = Account { id: REGISTRAR.to_owned(), secret: fresh_secret() };
+        let account = Account { id: REGISTRAR.to_owned(), secret: new_password()? };
         let body = json!({
             "clientId": account.id,
             "secret": account.secret,
@@ -258,8 +258,8 @@ impl Realm {
     }
 
     async fn service_account(&self, client: &str) -> Result<String> {
-        let uuid = self.existing(client).await?.text("/id").to_owned();
-        Ok(self.read(&format!("/clients/{uuid}/service-account-user")).await?.text("/id").to_owned())
+        let uuid = text(&self.existing(client).await?, "/id").to_owned();
+        Ok(text(&self.read(&format!("/clients/{uuid}/service-account-user")).await?, "/id").to_owned())
     }
 
     /// What the token endpoint answers to a form.
@@ -281,7 +281,7 @@ impl Realm {
     /// The token of a client that logs in for itself.
     pub async fn token(&self, account: &Account) -> Result<Token> {
         let body = self.log_in(account).await?.ok_or("logging in")?;
-        Token::read(body.text("/access_token"))
+        Token::read(text(&body, "/access_token"))
     }
 
     /// A token of [`USER`], logged in through a client.
@@ -294,7 +294,7 @@ impl Realm {
             ("password", self.user_password.as_str()),
         ];
         let body = self.token_endpoint(&fields).await?.ok_or("logging in as user")?;
-        Token::read(body.text("/access_token"))
+        Token::read(text(&body, "/access_token"))
     }
 
     /// The realm's keys (JWKS).
@@ -312,25 +312,10 @@ impl Realm {
         let mut secrets = vec![self.admin.1.clone(), self.user_password.clone()];
         let clients = self.read("/clients").await?;
         for client in clients.as_array().into_iter().flatten() {
-            secrets.push(client.text("/secret").to_owned());
+            secrets.push(text(client, "/secret").to_owned());
         }
         secrets.retain(|secret| secret.len() >= 8);
         ensure!(secrets.len() > 2, "a realm without secrets proves nothing");
         Ok(secrets)
     }
-}
-
-impl Reply {
-    /// The body of a successful answer; else an error with what the server said.
-    pub fn ok_or(self, what: &str) -> Result<Value> {
-        ensure!((200..300).contains(&self.status), "{what}: {} {}", self.status, self.body);
-        Ok(self.body)
-    }
-}
-
-/// A secret that no other test has.
-fn fresh_secret() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let part = || format!("{:016x}", RandomState::new().hash_one(Instant::now()));
-    format!("{}{}", part(), part())
 }

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{HeaderMap, Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -126,6 +126,24 @@ impl Call {
         }
         Ok(reply.body)
     }
+}
+
+impl Reply {
+    /// The body of a successful answer; else an error with what the server said.
+    pub fn ok_or(self, what: &str) -> Result<Value> {
+        ensure!((200..300).contains(&self.status), "{what}: {} {}", self.status, self.body);
+        Ok(self.body)
+    }
+}
+
+/// The text at a JSON pointer, empty when there is none.
+pub(super) fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The array at a JSON pointer, empty when there is none.
+pub(super) fn items<'v>(value: &'v Value, pointer: &str) -> &'v [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Percent-encoding of everything but letters, digits, `-`, `.` and `_`.

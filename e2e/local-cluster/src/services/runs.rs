@@ -7,8 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::web::{Call, Reply, encoded};
-use crate::json::Json as _;
+use super::web::{Call, Reply, encoded, items, text};
 
 /// Header that names the workspace.
 pub const WORKSPACE: &str = "X-MLFLOW-WORKSPACE";
@@ -65,7 +64,7 @@ impl Experiments {
     /// Makes an experiment and returns its id.
     pub async fn create(&self, name: &str) -> Result<String> {
         let body = self.post("experiments/create", &json!({"name": name})).await?.ok_or("creating")?;
-        Ok(body.text("/experiment_id").to_owned())
+        Ok(text(&body, "/experiment_id").to_owned())
     }
 
     /// An experiment by its name, deleted ones too.
@@ -82,7 +81,7 @@ impl Experiments {
     pub async fn names(&self) -> Result<Vec<String>> {
         let body =
             self.post("experiments/search", &json!({"max_results": 1000})).await?.ok_or("searching")?;
-        let names = body.items("/experiments").iter().map(|found| found.text("/name").to_owned());
+        let names = items(&body, "/experiments").iter().map(|found| text(found, "/name").to_owned());
         let mut names: Vec<String> = names.filter(|name| name != "Default").collect();
         names.sort_unstable();
         Ok(names)
@@ -102,7 +101,7 @@ impl Experiments {
     /// The runs of an experiment.
     pub async fn runs(&self, id: &str) -> Result<Vec<Value>> {
         let body = self.post("runs/search", &json!({"experiment_ids": [id]})).await?.ok_or("its runs")?;
-        Ok(body.items("/runs").to_vec())
+        Ok(items(&body, "/runs").to_vec())
     }
 }
 
