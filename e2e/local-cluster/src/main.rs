@@ -30,6 +30,11 @@ enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Print the path of one program (helm, kubectl, etcd, ...), building it when it is missing.
+    Program {
+        /// Its name.
+        name: String,
+    },
     #[command(hide = true)]
     ExecShim(shim::ShimArgs),
 }
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Build => build(),
         Command::Doctor { full } => doctor(full),
+        Command::Program { name } => program(&name),
         Command::ExecShim(args) => shim::run(args).map(|never| match never {}),
     };
     match result {
@@ -60,6 +66,15 @@ fn build() -> Result<()> {
         let name = console::pad_str(program.name(), 24, console::Alignment::Left, None);
         terminal.line(&format!("{} {path}", terminal.paint(&name, Tone::Strong)));
     }
+    Ok(())
+}
+
+fn program(name: &str) -> Result<()> {
+    let all = || Program::ALL.into_iter().chain([Program::Helm]);
+    let known = all().map(Program::name).collect::<Vec<_>>().join(", ");
+    let program = all().find(|program| program.name() == name);
+    let program = program.with_context(|| format!("no program {name}, only {known}"))?;
+    println!("{}", Programs::ensure(&[program], Terminal::stderr())?.path(program)?.display());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The programs of the control plane: where they are looked for and which Go module builds them.
+//! The programs of the control plane, and Helm: where they are looked for and which Go module builds them.
 //!
 //! Order: `KUBEBUILDER_ASSETS` (per program, it usually has only three of them), the per-user cache, a
 //! build with the Go toolchain into that cache. The cache key is the content of the go.mod and go.sum, so
@@ -20,7 +20,7 @@ use crate::terminal::Terminal;
 /// The name of the product's directory in the user's cache.
 const CACHE_NAME: &str = "kagenti-operator";
 
-/// A program of the control plane.
+/// A program of the control plane, or one that is used against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Program {
@@ -36,10 +36,12 @@ pub enum Program {
     Kwok,
     /// The command line client.
     Kubectl,
+    /// Renders, checks and installs the charts; no cluster starts it.
+    Helm,
 }
 
 impl Program {
-    /// Every program, in the order in which they are shown.
+    /// Every program of a control plane, in the order in which they are shown.
     pub const ALL: [Self; 6] = [
         Self::Etcd,
         Self::KubeApiserver,
@@ -58,6 +60,7 @@ impl Program {
             Self::KubeScheduler => "kube-scheduler",
             Self::Kwok => "kwok",
             Self::Kubectl => "kubectl",
+            Self::Helm => "helm",
         }
     }
 
@@ -66,6 +69,7 @@ impl Program {
         match self {
             Self::Etcd => &ETCD,
             Self::Kwok => &KWOK,
+            Self::Helm => &HELM,
             _ => &KUBERNETES,
         }
     }
@@ -79,6 +83,7 @@ impl Program {
             Self::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
             Self::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Self::Helm => "helm.sh/helm/v3/cmd/helm",
         }
     }
 }
@@ -93,6 +98,8 @@ pub(crate) struct Tool {
     pub(crate) programs: &'static [Program],
     /// The module whose version the linker stamps into the programs.
     version_of: Option<&'static str>,
+    /// Values the linker puts into variables beside the version.
+    variables: &'static [(&'static str, &'static str)],
 }
 
 static KUBERNETES: Tool = Tool {
@@ -106,6 +113,7 @@ static KUBERNETES: Tool = Tool {
         Program::Kubectl,
     ],
     version_of: Some("k8s.io/kubernetes"),
+    variables: &[],
 };
 static ETCD: Tool = Tool {
     name: "etcd",
@@ -113,6 +121,7 @@ static ETCD: Tool = Tool {
     go_sum: include_str!("../../toolchain/etcd/go.sum"),
     programs: &[Program::Etcd],
     version_of: None,
+    variables: &[],
 };
 static KWOK: Tool = Tool {
     name: "kwok",
@@ -120,6 +129,19 @@ static KWOK: Tool = Tool {
     go_sum: include_str!("../../toolchain/kwok/go.sum"),
     programs: &[Program::Kwok],
     version_of: None,
+    variables: &[],
+};
+static HELM: Tool = Tool {
+    name: "helm",
+    go_mod: include_str!("../../toolchain/helm/go.mod"),
+    go_sum: include_str!("../../toolchain/helm/go.sum"),
+    programs: &[Program::Helm],
+    version_of: None,
+    // A Helm built from its module believes in Kubernetes 1.20 while it only renders, and refuses our charts.
+    variables: &[
+        ("helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor", "36"),
+        ("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor", "36"),
+    ],
 };
 
 impl Tool {
@@ -142,6 +164,9 @@ impl Tool {
             for (name, value) in [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor)] {
                 let _ = write!(flags, " -X k8s.io/component-base/version.{name}={value}");
             }
+        }
+        for (name, value) in self.variables {
+            let _ = write!(flags, " -X {name}={value}");
         }
         flags
     }
@@ -223,6 +248,15 @@ mod tests {
         let version = required_version(KUBERNETES.go_mod, "k8s.io/kubernetes").expect("pinned");
         assert!(KUBERNETES.linker_flags().contains(&format!("gitVersion={version}")));
         assert!(KUBERNETES.linker_flags().ends_with("gitMinor=36"), "{}", KUBERNETES.linker_flags());
+    }
+
+    #[test]
+    fn helm_renders_for_the_kubernetes_that_is_built_beside_it() {
+        let flags = KUBERNETES.linker_flags();
+        for (_, minor) in HELM.variables {
+            assert!(flags.contains(&format!("gitMinor={minor}")), "{flags}");
+        }
+        assert!(HELM.linker_flags().contains("chartutil.k8sVersionMinor=36"));
     }
 
     #[test]
