@@ -2,11 +2,14 @@
 //! aim for, and answers whether everything that must hold did.
 
 pub mod admission;
+mod calls;
 pub mod cards;
 pub mod enrol;
 pub mod idle;
 mod latency;
 pub mod netpol;
+pub mod registration;
 mod report;
 mod scene;
+pub mod tracking;
 pub mod verify;

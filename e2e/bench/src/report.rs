@@ -90,6 +90,8 @@ impl Unit {
     pub(crate) const MEGABYTES: Self = Self { name: " MB", decimals: 0 };
     pub(crate) const PER_CENT: Self = Self { name: " %", decimals: 0 };
     pub(crate) const COUNT: Self = Self { name: "", decimals: 1 };
+    pub(crate) const HUNDREDTHS: Self = Self { name: "", decimals: 2 };
+    pub(crate) const WHOLE: Self = Self { name: "", decimals: 0 };
 
     /// What a reader sees: a bound is held or missed by the figure that is printed.
     fn rounded(&self, value: f64) -> f64 {

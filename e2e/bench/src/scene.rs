@@ -1,6 +1,6 @@
 //! What every benchmark starts with: a bare cluster, the suite as it ships, and the counting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
-use local_cluster::{ClusterOptions, Component, ComponentOptions, Mark, Profile, Sum, Usage};
+use local_cluster::{ApiRequest, ClusterOptions, Component, ComponentOptions, Mark, Profile, Sum, Usage};
 use serde_json::Value;
 
 use api_types::AgentRuntime;
@@ -140,6 +140,30 @@ pub(crate) fn requests(suite: &Suite, component: &str, mark: Mark) -> Result<Req
         }
         kinds.push((format!("{verb} {resource} {code}"), sum));
     }
+    kinds.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.count));
+    Ok(Requests { total, writes, kinds })
+}
+
+/// Counts the requests of a component in one namespace since `mark`, the lists that it makes there included. Events and
+/// watches are not counted.
+pub(crate) fn requests_in(suite: &Suite, component: &str, space: &Ns, mark: Mark) -> Result<Requests> {
+    let of = |request: &ApiRequest| {
+        request.short_user() == component
+            && request.namespace == space.name()
+            && request.resource != "events"
+            && request.verb != "watch"
+    };
+    let mut kinds: BTreeMap<String, Sum> = BTreeMap::new();
+    let (mut total, mut writes) = (0, 0);
+    for request in suite.cluster().audit()?.since(mark, of)? {
+        total += 1;
+        writes += usize::from(request.is_write());
+        let kind = format!("{} {} {}", request.verb, request.resource, request.code);
+        let sum = kinds.entry(kind).or_default();
+        sum.count += 1;
+        sum.took += request.took;
+    }
+    let mut kinds: Vec<(String, Sum)> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.count));
     Ok(Requests { total, writes, kinds })
 }
