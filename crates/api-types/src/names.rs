@@ -15,6 +15,11 @@ pub const MANAGED_BY_WEBHOOK: &str = "webhook";
 pub const SPIFFE_CSI_DRIVER: &str = "csi.spiffe.io";
 /// Lease of the operator this product replaces; while it is renewed nothing is written (packaging §12).
 pub const LEGACY_LEASE: &str = "b7c4ae34.kagenti.dev";
+
+/// Whether a label or annotation is of the suite: indexes keep no others.
+pub fn is_suite_key(key: &str) -> bool {
+    key.contains("kagenti")
+}
 /// `reportingController` of the events on an AgentRuntime (runtime §7.3).
 pub const RUNTIME_REPORTING_CONTROLLER: &str = "agentruntime-controller";
 

@@ -6,12 +6,12 @@ use api_types::{
     card::{self, annotation, condition},
     names::label,
 };
+use controller_kit::workload::template_field;
 use serde_json::{Map, Value, json};
 
 use crate::{
     conditions::verdict_of,
     index::Card,
-    kinds::WorkloadKind,
     renewal::{self, Cause},
     settings::LabelMode,
     verdict::Truth,
@@ -168,10 +168,7 @@ impl Changes {
         }
         let mut document = json!({ "metadata": metadata });
         if let (false, Some(map)) = (template.is_empty(), document.as_object_mut()) {
-            let field = match workload.key.workload_kind() {
-                Some(WorkloadKind::Sandbox) => "podTemplate",
-                _ => "template",
-            };
+            let field = workload.key.workload_kind().map_or("template", template_field);
             map.insert("spec".into(), json!({ field: { "metadata": template } }));
         }
         document
@@ -181,6 +178,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::WorkloadKind;
     use crate::{index::tests::card as indexed, workload::tests::workload};
     use rstest::rstest;
 

@@ -1,6 +1,7 @@
 //! The pod template's annotations (client-registration §9): when the template is written, and with what. Pure.
 
 use api_types::{names::annotation, registration::annotation as own};
+use controller_kit::workload::template_field;
 use serde_json::{Map, Value, json};
 
 use crate::{settings::TemplateAnnotation, workload::Workload};
@@ -94,13 +95,9 @@ pub fn removal(workload: &Workload, secret: &str) -> Option<Value> {
 }
 
 fn body(workload: &Workload, annotations: &Map<String, Value>) -> Value {
-    let template = match workload.key.kind {
-        api_types::enrolment::TargetKind::Sandbox => "podTemplate",
-        _ => "template",
-    };
     json!({
         "metadata": { "uid": workload.uid, "resourceVersion": workload.resource_version },
-        "spec": { template: { "metadata": { "annotations": annotations } } },
+        "spec": { template_field(workload.key.kind): { "metadata": { "annotations": annotations } } },
     })
 }
 

@@ -6,10 +6,10 @@ use api_types::{
     credentials::{self, Eligibility},
     enrolment::TargetKind,
     gates::FeatureGates,
-    names::annotation,
+    names::{annotation, is_suite_key},
     registration::annotation as own,
 };
-use controller_kit::{index::Entry, lean::LeanObject};
+use controller_kit::{index::Entry, lean::LeanObject, template::TemplateView};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::discovery::ApiResource;
@@ -32,36 +32,6 @@ pub struct SpecView {
     pub template: Option<TemplateView>,
     /// Sandbox.
     pub pod_template: Option<TemplateView>,
-}
-
-/// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateView {
-    /// Labels and annotations; a Sandbox may have none.
-    pub metadata: Option<TemplateMeta>,
-    /// The part of the pod spec that matters.
-    pub spec: PodSpecView,
-}
-
-/// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateMeta {
-    /// Labels.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations.
-    pub annotations: Option<BTreeMap<String, String>>,
-}
-
-/// The part of a pod spec that matters.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodSpecView {
-    /// ServiceAccount of the Pods.
-    pub service_account_name: Option<String>,
-    /// Shares the node's network.
-    pub host_network: Option<bool>,
 }
 
 /// The part of a workload's status that matters.
@@ -174,7 +144,7 @@ pub struct Workload {
 
 /// The suite's own keys; others are not kept.
 fn ours(map: Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    map.into_iter().flatten().filter(|(key, _)| key.contains("kagenti")).collect()
+    map.into_iter().flatten().filter(|(key, _)| is_suite_key(key)).collect()
 }
 
 impl Workload {

@@ -40,6 +40,7 @@ pub mod sources;
 pub mod supervise;
 pub mod surroundings;
 pub mod telemetry;
+pub mod template;
 pub mod tls;
 pub mod trust_domain;
 pub mod version;

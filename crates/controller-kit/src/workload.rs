@@ -1,4 +1,6 @@
-//! The kinds of workload the suite looks at (runtime §8): how to ask the API server for them.
+//! The kinds of workload the suite looks at (runtime §8): how to name them and to ask the API server for them.
+
+use std::fmt;
 
 use api_types::enrolment::TargetKind;
 use kube::discovery::ApiResource;
@@ -34,6 +36,31 @@ pub fn resource(kind: TargetKind, sandbox: &str) -> ApiResource {
         api_version: format!("{}/{version}", kind.group()),
         kind: kind.as_str().into(),
         plural: plural(kind).into(),
+    }
+}
+
+/// Field of the spec that holds the pod template.
+pub const fn template_field(kind: TargetKind) -> &'static str {
+    match kind {
+        TargetKind::Deployment | TargetKind::StatefulSet => "template",
+        TargetKind::Sandbox => "podTemplate",
+    }
+}
+
+/// Names one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Kind.
+    pub kind: TargetKind,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for WorkloadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
     }
 }
 

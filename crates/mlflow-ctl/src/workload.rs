@@ -1,12 +1,14 @@
 //! What mlflow-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::collections::BTreeMap;
-
 use api_types::{
     mlflow::{Field, annotation},
-    names::label,
+    names::{is_suite_key, label},
 };
-use controller_kit::lean::LeanObject;
+pub use controller_kit::workload::WorkloadKey;
+use controller_kit::{
+    lean::LeanObject,
+    template::{Pairs, TemplateView},
+};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::discovery::ApiResource;
@@ -26,29 +28,9 @@ pub type WorkloadView = LeanObject<SpecView, StatusView>;
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
     /// Deployment and StatefulSet.
-    pub template: Option<TemplateView>,
+    pub template: Option<TemplateView<PodSpecView>>,
     /// Sandbox.
-    pub pod_template: Option<TemplateView>,
-}
-
-/// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateView {
-    /// Labels and annotations; a Sandbox may have none.
-    pub metadata: Option<TemplateMeta>,
-    /// The part of the pod spec that matters.
-    pub spec: PodSpecView,
-}
-
-/// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateMeta {
-    /// Labels.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations.
-    pub annotations: Option<BTreeMap<String, String>>,
+    pub pod_template: Option<TemplateView<PodSpecView>>,
 }
 
 /// The part of a pod spec that matters.
@@ -108,44 +90,6 @@ pub struct ConditionView {
     pub type_: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-}
-
-/// Names one workload.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Kind.
-    pub kind: WorkloadKind,
-    /// Name.
-    pub name: String,
-}
-
-impl std::fmt::Display for WorkloadKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
-    }
-}
-
-/// Labels or annotations of the suite on the pod template, kept small.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs(Box<[(Box<str>, Box<str>)]>);
-
-impl Pairs {
-    fn ours(map: Option<BTreeMap<String, String>>) -> Self {
-        let ours = map.into_iter().flatten().filter(|(key, _)| key.contains("kagenti"));
-        Self(ours.map(|(key, value)| (key.into(), value.into())).collect())
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
-    }
-
-    /// As a map, for the shared decision.
-    pub fn to_map(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-    }
 }
 
 /// A workload as kept in the index.
@@ -226,10 +170,10 @@ impl Workload {
             inject: boxed(annotations.remove(annotation::INJECT)),
             experiment: boxed(annotations.remove(annotation::EXPERIMENT)),
             only: boxed(annotations.remove(annotation::CONTAINERS)),
-            template_labels: Pairs::ours(meta.labels),
+            template_labels: Pairs::keep(meta.labels, is_suite_key),
             has_template_metadata,
             has_template_annotations: meta.annotations.is_some(),
-            template_annotations: Pairs::ours(meta.annotations),
+            template_annotations: Pairs::keep(meta.annotations, is_suite_key),
             service_account: boxed(template.spec.service_account_name.filter(|name| !name.is_empty())),
             host_network: template.spec.host_network == Some(true),
             containers: template.spec.containers.iter().map(container).collect(),

@@ -1,6 +1,7 @@
 //! The kinds of workload that can be enrolled (runtime §8).
 
 pub use api_types::enrolment::TargetKind as WorkloadKind;
+pub use controller_kit::workload::template_field;
 use serde_json::{Value, json};
 
 /// Served version of the Sandbox kind; the two differ in how a Sandbox is suspended (runtime §8.2).
@@ -10,14 +11,6 @@ pub enum SandboxVersion {
     V1Alpha1,
     /// Suspended by `spec.operatingMode: Suspended`.
     V1Beta1,
-}
-
-/// Field of the spec that holds the pod template.
-pub const fn template_field(kind: WorkloadKind) -> &'static str {
-    match kind {
-        WorkloadKind::Deployment | WorkloadKind::StatefulSet => "template",
-        WorkloadKind::Sandbox => "podTemplate",
-    }
 }
 
 impl SandboxVersion {

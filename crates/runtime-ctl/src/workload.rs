@@ -1,9 +1,11 @@
 //! What runtime-ctl knows of a workload: read partially from the wire, kept compactly.
 
-use std::collections::BTreeMap;
-
-use api_types::names::{annotation, label};
-use controller_kit::lean::LeanObject;
+use api_types::names::{annotation, is_suite_key, label};
+pub use controller_kit::workload::WorkloadKey;
+use controller_kit::{
+    lean::LeanObject,
+    template::{Pairs, TemplateView},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 
@@ -30,36 +32,6 @@ pub struct SpecView {
     pub pod_template: Option<TemplateView>,
 }
 
-/// The part of a pod template that matters.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateView {
-    /// Labels and annotations.
-    pub metadata: TemplateMeta,
-    /// The part of the pod spec that matters.
-    pub spec: PodSpecView,
-}
-
-/// Labels and annotations of a pod template.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TemplateMeta {
-    /// Labels.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations.
-    pub annotations: Option<BTreeMap<String, String>>,
-}
-
-/// The part of a pod spec that the injection decision looks at.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodSpecView {
-    /// ServiceAccount of the Pods.
-    pub service_account_name: Option<String>,
-    /// Shares the node's network.
-    pub host_network: Option<bool>,
-}
-
 /// The part of a workload's status that matters.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -68,23 +40,6 @@ pub struct StatusView {
     pub observed_generation: Option<i64>,
     /// Sandbox v1alpha1: Pods that exist.
     pub replicas: Option<i32>,
-}
-
-/// Names one workload.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadKey {
-    /// Namespace.
-    pub namespace: String,
-    /// Kind.
-    pub kind: WorkloadKind,
-    /// Name.
-    pub name: String,
-}
-
-impl std::fmt::Display for WorkloadKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
-    }
 }
 
 /// A workload as kept in the index.
@@ -189,28 +144,6 @@ impl TypeSelector {
     }
 }
 
-/// Labels or annotations of the suite, kept small: there is one pair of these for every workload of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs(Box<[(Box<str>, Box<str>)]>);
-
-impl Pairs {
-    /// Keeps the keys of the suite; the rest of the map is of no interest.
-    fn ours(map: Option<BTreeMap<String, String>>) -> Self {
-        let ours = map.into_iter().flatten().filter(|(key, _)| key.contains("kagenti"));
-        Self(ours.map(|(key, value)| (key.into(), value.into())).collect())
-    }
-
-    /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| **known == *key).map(|(_, value)| &**value)
-    }
-
-    /// As a map, for the shared decision.
-    pub fn to_map(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-    }
-}
-
 impl Workload {
     /// Compacts what was read. `None` without namespace or name, which the API server never sends.
     pub fn from_view(kind: WorkloadKind, version: SandboxVersion, view: WorkloadView) -> Option<Self> {
@@ -218,6 +151,7 @@ impl Workload {
         let labels = metadata.labels.unwrap_or_default();
         let mut annotations = metadata.annotations.unwrap_or_default();
         let template = spec.template.or(spec.pod_template).unwrap_or_default();
+        let meta = template.metadata.unwrap_or_default();
         let owned_by_agent = metadata.owner_references.iter().flatten().any(|owner| {
             owner.controller == Some(true)
                 && owner.kind == "Agent"
@@ -251,8 +185,8 @@ impl Workload {
             inject_disabled_by: annotations.remove(annotation::INJECT_DISABLED_BY),
             owned_by_agent,
             selector: TypeSelector::of(spec.selector.as_ref()),
-            template_labels: Pairs::ours(template.metadata.labels),
-            template_annotations: Pairs::ours(template.metadata.annotations),
+            template_labels: Pairs::keep(meta.labels, is_suite_key),
+            template_annotations: Pairs::keep(meta.annotations, is_suite_key),
             service_account: template.spec.service_account_name.filter(|name| !name.is_empty()),
             host_network: template.spec.host_network == Some(true),
             desired,
