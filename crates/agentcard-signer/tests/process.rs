@@ -3,15 +3,13 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
 
 mod common;
-#[path = "../../spiffe-svid/tests/server/mod.rs"]
-#[allow(dead_code, reason = "made for another test")]
-mod server;
 
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{CARD, ID, Pod};
 use rstest::rstest;
+use scripted_workload_api::{Issuer, Server};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -116,8 +114,8 @@ async fn check_tells_whether_the_output_is_good() {
 
 #[tokio::test]
 async fn a_ready_socket_is_used_at_once() {
-    let issuer = server::Issuer::new("example.org");
-    let api = server::Server::start(issuer.answer("/ns/team1/sa/weather", 3600));
+    let issuer = Issuer::new("example.org");
+    let api = Server::start(issuer.answer("/ns/team1/sa/weather", 3600));
     let pod = Pod::new(CARD);
     let socket = format!("unix://{}", api.socket().display());
     let variables =

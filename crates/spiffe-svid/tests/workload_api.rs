@@ -2,11 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "test code")]
 
-mod server;
-
 use std::time::Duration;
 
-use server::{Issuer, Server};
+use scripted_workload_api::{Answer, Issuer, Server};
 use spiffe_svid::{SvidSource, WorkloadApi};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +100,7 @@ async fn an_expired_svid_is_not_handed_out() {
 #[tokio::test]
 async fn survives_refusals_and_nonsense() {
     let issuer = Issuer::new("example.org");
-    for bad in [server::Answer::Refuse, server::Answer::Message(b"\xff\xff nonsense".to_vec())] {
+    for bad in [Answer::Refuse, Answer::Message(b"\xff\xff nonsense".to_vec())] {
         let server = Server::start(bad);
         let (source, _stop) = source(&[server.socket()]);
         server.until_connections(1).await;

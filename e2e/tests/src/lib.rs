@@ -28,9 +28,6 @@ pub mod split_scale;
 pub mod suite;
 pub mod svid;
 pub mod wait;
-// One server for both: the library that is tested and the clusters that use it must see the same Workload API.
-#[path = "../../../crates/spiffe-svid/tests/server/mod.rs"]
-pub mod workload_api;
 
 pub use agent_server::{AgentServer, Answer, Seen};
 pub use group::Group;

@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
-use crate::workload_api::{Answer, field};
+use scripted_workload_api::{Answer, field};
 
 /// Longer than any test.
 const LIFETIME: Duration = Duration::from_hours(2);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use e2e::group::Shared;
 use e2e::svid::{Authority, Identity, SvidDirectory};
-use e2e::workload_api::Server as WorkloadApi;
 use e2e::{AgentServer, Answer, Json as _, Ns, kinds, objects, poll, secs};
 use local_cluster::Component;
 use rustls::ServerConfig;
+use scripted_workload_api::Server as WorkloadApi;
 use serde_json::{Value, json};
 
 use super::bare::{Timeline, auto, cluster, set_ready};

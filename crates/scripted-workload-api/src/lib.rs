@@ -1,8 +1,11 @@
-//! A small Workload API: gRPC by hand over HTTP/2, protobuf by hand, so that the client's library is not
-//! checked against itself. The acceptance tests run card-ctl against the same server.
+//! A small Workload API for tests: gRPC by hand over HTTP/2, protobuf by hand, so that the client's library is not
+//! checked against itself. The library that is tested and the components that use it see the same server.
 
-#![allow(unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "test code")]
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "only tests use it, and a test that stops here has failed"
+)]
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
