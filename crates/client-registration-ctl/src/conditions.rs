@@ -117,6 +117,11 @@ pub fn next(before: &[Condition], report: &Report, generation: i64, now: Timesta
     changed.then(|| json!({ "conditions": conditions }))
 }
 
+/// The status to apply when there is nothing to be said any more; `None` = nothing was said.
+pub fn withdrawn(before: &[Condition]) -> Option<Value> {
+    (!before.is_empty()).then(|| json!({ "conditions": [] }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +150,8 @@ mod tests {
         assert_eq!(second.len(), 2, "an apply repeats what stays");
         let gone = Report { audience: Audience::Absent, ..other };
         assert_eq!(applied(&next(&second, &gone, 1, at(9)).unwrap()).len(), 1);
+        assert!(applied(&withdrawn(&second).unwrap()).is_empty());
+        assert_eq!(withdrawn(&[]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use controller_kit::{
+    apply::{code_of, is_stale},
     controller::{Failed, PassError, Retry},
     surroundings::NotReady,
 };
@@ -24,6 +25,14 @@ pub enum Error {
     /// The audience scope could not be made or attached; the Secret was written nevertheless.
     #[error("the audience scope is not ready: {0}")]
     Audience(String),
+}
+
+impl Error {
+    /// What the API server refuses for good: it will not be accepted in a second either.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Pass(PassError::Api { source, .. }) = self else { return false };
+        matches!(code_of(source), 400..=499) && !is_stale(source) && code_of(source) != 429
+    }
 }
 
 impl From<NotReady> for Error {

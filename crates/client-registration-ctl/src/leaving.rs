@@ -190,20 +190,34 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
         Ok(()) => {}
         Err(error @ (Error::Keycloak(_) | Error::Audience(_))) if left.is_zero() => {
             ctx.metrics.orphans.inc();
-            let uuid = secret.place().map(|place| place.uuid).unwrap_or_default();
+            let place = secret.place();
+            let client = write::held_client_id(ctx, namespace, name).await.unwrap_or_default();
             tracing::warn!(
                 secret = format!("{namespace}/{name}"),
-                client_uuid = uuid,
-                "the client stays in Keycloak, nothing could be deleted there for {} s: {error}",
+                client,
+                client_uuid = place.as_ref().map_or("", |place| &place.uuid),
+                realm = place.as_ref().map_or("", |place| &place.realm),
+                "an orphan: the client stays in Keycloak, it could not be deleted there for {} s: {error}",
                 waited.as_secs()
             );
         }
         Err(error @ (Error::Keycloak(_) | Error::Audience(_))) => {
             tracing::debug!(secret = format!("{namespace}/{name}"), "not deleted yet: {error}");
             if let Some(unit) = &secret.unit {
-                let waiting =
-                    Verdict::failing("CleanupPending", format!("the client is not deleted yet: {error}"));
-                registration::report(ctx, &ctx.index.workloads_of(unit), &Report::new(waiting)).await?;
+                let waiting = Verdict::failing(
+                    "CleanupPending",
+                    format!(
+                        "the client is not deleted in Keycloak yet, and is left there if that takes longer than \
+                         --cleanup-timeout ({} s): {error}",
+                        ctx.settings.cleanup_timeout.as_secs()
+                    ),
+                );
+                for kind in TargetKind::ALL {
+                    // The workload itself may be gone.
+                    if let Some(runtime) = ctx.index.runtime_of(&WorkloadKey { unit: unit.clone(), kind }) {
+                        write::report(ctx, &runtime, &Report::new(waiting.clone())).await?;
+                    }
+                }
             }
             return Ok(Some(RETRY.min(left).max(STALE)));
         }

@@ -7,7 +7,7 @@ use api_types::{
     enrolment::TargetKind,
     registration::annotation as own,
 };
-use controller_kit::{backoff::jitter, controller::PassError};
+use controller_kit::{backoff::jitter, controller::PassError, surroundings::NamespaceState};
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use rest_client::Secret;
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ use crate::{
     sources::Source,
     subject::{self, Subject},
     trust::Refusal,
-    workload::{Unit, Workload},
+    workload::{Unit, Workload, WorkloadKey},
     write,
 };
 
@@ -51,6 +51,7 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
     let workloads = ctx.index.workloads_of(unit);
     let gates = ctx.gates()?;
     let secret = ctx.index.secret_of(unit);
+    withdraw_absent(ctx, unit, &workloads, secret.as_deref()).await?;
     if workloads.is_empty() {
         return leaving::gone(ctx, unit, secret.as_deref()).await;
     }
@@ -87,6 +88,11 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
         ));
         return end(ctx, unit, &eligible, Report::new(waiting), None).await;
     }
+    if ctx.around.namespace(&unit.namespace)? == NamespaceState::Terminating {
+        // A client that is made now would outlive its workload: the Secret that remembers it cannot be made any more.
+        let ending = Verdict::pending(format!("Namespace {} is being deleted", unit.namespace));
+        return end(ctx, unit, &eligible, Report::new(ending), None).await;
+    }
     let subject = match resolve(ctx, &eligible, &primary)? {
         Ok(subject) => subject,
         Err(verdict) => {
@@ -95,12 +101,39 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
             return end(ctx, unit, &eligible, Report::new(verdict), again).await;
         }
     };
-    if let Some(secret) = &secret
-        && let Some(due) = unchanged(ctx, &subject, secret)
+    let outcome = match secret.as_deref().and_then(|secret| Some((secret, unchanged(ctx, &subject, secret)?)))
     {
-        return settled(ctx, &subject, secret, due).await;
+        Some((secret, due)) => settled(ctx, &subject, secret, due).await,
+        None => exchange(ctx, &subject).await,
+    };
+    if let Err(error) = &outcome
+        && error.is_refusal()
+    {
+        let refused = Verdict::failing("PatchFailed", format!("the API server does not let us: {error}"));
+        end(ctx, unit, &subject.workloads, Report::new(refused), None).await?;
     }
-    exchange(ctx, &subject).await
+    outcome
+}
+
+/// Of a workload that is gone nothing is said, but what its clean-up waits for.
+async fn withdraw_absent(
+    ctx: &Context,
+    unit: &Unit,
+    workloads: &[Arc<Workload>],
+    secret: Option<&SecretMeta>,
+) -> Result<(), Error> {
+    if secret.is_some_and(|secret| secret.finalizer && secret.deleting.is_some()) {
+        return Ok(());
+    }
+    for kind in TargetKind::ALL {
+        if workloads.iter().any(|workload| workload.key.kind == kind) {
+            continue;
+        }
+        if let Some(runtime) = ctx.index.runtime_of(&WorkloadKey { unit: unit.clone(), kind }) {
+            write::withdraw(ctx, &runtime).await?;
+        }
+    }
+    Ok(())
 }
 
 fn is_user_provided(workload: &Workload) -> bool {
@@ -249,7 +282,12 @@ async fn exchange(ctx: &Context, subject: &Subject) -> Next {
         Err(stop) => stop,
     };
     let (verdict, next) = match stop {
-        Stop::Error(error) => return Err(error),
+        Stop::Error(error) => {
+            if error.is_refusal() {
+                ctx.metrics.registered("PatchFailed", false, started.elapsed());
+            }
+            return Err(error);
+        }
         Stop::Say(verdict) => (verdict, Ok(Some(jitter(ctx.settings.resync_period, 0.2)))),
         Stop::Keycloak(error) => {
             let verdict = Verdict::failing(error.reason(), error.to_string());
@@ -276,6 +314,16 @@ async fn register(ctx: &Context, subject: &Subject) -> Result<Option<Duration>, 
         return Err(Stop::Say(Verdict::off(
             "UserProvided",
             format!("Secret {name} has annotation {}: \"false\", so it is left alone", own::MANAGED),
+        )));
+    }
+    if let Some(other) = live.as_ref().and_then(|live| secret::controller(live, unit)) {
+        return Err(Stop::Say(Verdict::failing(
+            "SecretConflict",
+            format!(
+                "Secret {name} is controlled by {other}, so it is left alone: delete it there, or set its annotation {}: \
+                 \"false\" if the workload is to use it",
+                own::MANAGED
+            ),
         )));
     }
     let inherited = live.as_ref().is_some_and(|live| secret::is_inherited(live, &subject.identity.client_id));
@@ -317,10 +365,18 @@ async fn register(ctx: &Context, subject: &Subject) -> Result<Option<Duration>, 
     };
     let plan = secret::plan(live.as_ref(), &wanted, ctx.now());
     if matches!(plan, Plan::Apply { .. }) && !write::is_alive(ctx, primary).await? {
+        tracing::info!(workload = %unit, "the workload was deleted while it was being registered");
         undo(ctx, subject, &client, ready).await?;
         return Ok(None);
     }
-    let delivered = delivery::secret(ctx, subject, live.as_ref(), plan).await?;
+    let delivered = match delivery::secret(ctx, subject, live.as_ref(), plan).await {
+        // Nothing would remember the client.
+        Err(error) if error.is_refusal() && live.is_none() => {
+            undo(ctx, subject, &client, ready).await?;
+            return Err(Stop::Error(error));
+        }
+        delivered => delivered?,
+    };
     let due = Instant::now() + jitter(ctx.settings.resync_period, 0.2);
     ctx.revisions.insert(unit.clone(), delivered.revision);
     ctx.checked.insert(unit.clone(), Checked { version: delivered.version, due });
@@ -485,14 +541,13 @@ async fn look_at_features(ctx: &Context, subject: &Subject) {
     }
 }
 
-/// The workload went while it was being registered: what this pass made goes too.
+/// The registration cannot be finished: what this pass made goes too.
 async fn undo(
     ctx: &Context,
     subject: &Subject,
     client: &Registered,
     scope: Option<&audience::Ready>,
 ) -> Result<(), Stop> {
-    tracing::info!(workload = %subject.unit, "the workload was deleted while it was being registered");
     if client.created {
         ctx.keycloak.delete_client(&subject.config.server, &client.client.id).await?;
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use api_types::{
     credentials,
+    enrolment::TargetKind,
     names::{MANAGED_BY_OPERATOR, label},
     registration::{CLIENT_ID_KEY, CLIENT_SECRET_KEY, FINALIZER, annotation},
 };
@@ -333,6 +334,18 @@ fn has_finalizer(meta: Option<&ObjectMeta>) -> bool {
         .is_some_and(|names| names.iter().any(|name| name == FINALIZER))
 }
 
+/// What else controls a Secret, as `Kind name`: it would undo every change of ours. A workload of the unit itself does not
+/// count, whichever it was: the operator this product replaces made it the controller.
+pub fn controller(live: &ApiSecret, unit: &Unit) -> Option<String> {
+    let owners = live.metadata.owner_references.as_deref().unwrap_or_default();
+    let is_workload = |owner: &&OwnerReference| {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        owner.name == unit.name && TargetKind::of(group, &owner.kind).is_some()
+    };
+    let other = owners.iter().find(|owner| owner.controller == Some(true) && !is_workload(owner))?;
+    Some(format!("{} {}", other.kind, other.name))
+}
+
 /// A Secret of the operator this product replaces that holds this client id (§6.4).
 pub fn is_inherited(live: &ApiSecret, client_id: &str) -> bool {
     let held = live.data.as_ref().and_then(|data| data.get(CLIENT_ID_KEY));
@@ -345,7 +358,6 @@ pub fn is_inherited(live: &ApiSecret, client_id: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use api_types::enrolment::TargetKind;
     use rstest::rstest;
 
     use super::*;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api_types::{
     AgentRuntime,
     enrolment::TargetKind,
-    registration::{FINALIZER, MANAGER},
+    registration::{CLIENT_ID_KEY, FINALIZER, MANAGER},
 };
 use controller_kit::{
     apply::{self, FieldManager},
@@ -60,6 +60,12 @@ fn store(
 pub async fn read_secret(ctx: &Context, namespace: &str, name: &str) -> Result<Option<ApiSecret>, Error> {
     let read = secrets(ctx, namespace).get_opt(name).await;
     Ok(read.map_err(PassError::api("read", format!("Secret {namespace}/{name}")))?)
+}
+
+/// The client id that a Secret holds, when it can be read.
+pub async fn held_client_id(ctx: &Context, namespace: &str, name: &str) -> Option<String> {
+    let secret = read_secret(ctx, namespace, name).await.ok()??;
+    String::from_utf8(secret.data?.remove(CLIENT_ID_KEY)?.0).ok()
 }
 
 /// Brings the index up to date where Secrets are not watched.
@@ -228,9 +234,20 @@ pub async fn patch_workload(ctx: &Context, key: &WorkloadKey, body: &Value) -> R
 /// # Errors
 /// What the API server says.
 pub async fn report(ctx: &Context, runtime: &Arc<Runtime>, report: &Report) -> Result<(), Error> {
-    let Some(status) = conditions::next(&runtime.conditions, report, runtime.generation, ctx.now()) else {
-        return Ok(());
-    };
+    let status = conditions::next(&runtime.conditions, report, runtime.generation, ctx.now());
+    status_of(ctx, runtime, status).await
+}
+
+/// Takes our conditions off an AgentRuntime.
+///
+/// # Errors
+/// What the API server says.
+pub async fn withdraw(ctx: &Context, runtime: &Arc<Runtime>) -> Result<(), Error> {
+    status_of(ctx, runtime, conditions::withdrawn(&runtime.conditions)).await
+}
+
+async fn status_of(ctx: &Context, runtime: &Arc<Runtime>, status: Option<Value>) -> Result<(), Error> {
+    let Some(status) = status else { return Ok(()) };
     ctx.may_write()?;
     let (namespace, name) = (&runtime.key.namespace, &runtime.key.name);
     let api = Api::<AgentRuntime>::namespaced(ctx.client.clone(), namespace);

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
     /// The server failed too often; nothing was sent.
-    #[error("the server failed repeatedly ({cause}); the next try is in {} s", retry_in.as_secs().max(1))]
+    // Without the time, which would be another one whenever somebody writes this into a condition.
+    #[error("the server failed repeatedly ({cause}), so it is left alone for a while")]
     Circuit {
         /// When the circuit lets a probe through.
         retry_in: Duration,

@@ -12,7 +12,10 @@ pub enum KeycloakError {
     #[error("{0}")]
     NoCredentials(String),
     /// The login was refused.
-    #[error("Keycloak refuses the administrator's credentials ({detail}): check the admin Secret; the next login is in {} s", retry_in.as_secs().max(1))]
+    #[error(
+        "Keycloak refuses the administrator's credentials ({detail}): check the admin Secret; the next login is when it \
+         changes, or after 1 to 10 min"
+    )]
     Unauthorized {
         /// What Keycloak said.
         detail: String,

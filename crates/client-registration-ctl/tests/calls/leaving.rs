@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scripted_api::pair;
 use serde_json::json;
 
 use crate::stage::Stage;
@@ -86,6 +87,43 @@ async fn an_outage_holds_a_deletion_up_for_a_while_only() {
     assert!(!stage.has(&Stage::secret_path("w")));
     let metrics = stage.ctx.watches.metrics.openmetrics().unwrap();
     assert!(metrics.contains("client_registration_orphans_total 1"), "{metrics}");
+}
+
+/// §10, §12: the AgentRuntime says what a deletion waits for, and nothing once the workload is gone.
+#[tokio::test]
+async fn a_deletion_that_waits_is_said() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.agent("w");
+    stage.pass("w").await;
+    let said = || stage.condition_of(&runtime, "ClientRegistered");
+    assert_eq!(said(), pair("True", "Registered"));
+    stage.remove_deployment("w");
+    stage.delete_secret("w");
+    stage.keycloak.world().standing.push(("/admin", 403, "{}"));
+    stage.finish("w").await;
+    stage.pass("w").await;
+    assert_eq!(said(), pair("False", "CleanupPending"));
+    let (calls, _) = stage.during(stage.finish("w")).await;
+    assert!(calls.is_empty(), "said once: {calls:?}");
+    stage.keycloak.world().standing.clear();
+    assert_eq!(stage.finish("w").await, None);
+    stage.ctx.index.secrets.remove(&controller_kit::watch::Key::new("team1", Stage::unit("w").secret_name()));
+    stage.pass("w").await;
+    assert_eq!(said(), None);
+    assert_eq!(stage.condition_of(&runtime, "AudienceScopeReady"), None);
+}
+
+/// No client is made that would outlive its workload.
+#[tokio::test]
+async fn nothing_is_registered_in_a_namespace_that_goes() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.agent("w");
+    stage.ctx.around.put_namespace("team1", None, true);
+    stage.pass("w").await;
+    assert_eq!(stage.keycloak.client("team1/w"), None);
+    assert_eq!(stage.condition_of(&runtime, "ClientRegistered"), pair("Unknown", "Pending"));
 }
 
 /// Scenario 17: after the grace, and not while a Pod still mounts the Secret.

@@ -16,5 +16,6 @@ mod keycloak;
 mod leaving;
 mod logins;
 mod register;
+mod secrets;
 mod stage;
 mod trust;
