@@ -33,6 +33,10 @@ bench *args:
 cluster *args:
     cargo local-cluster up {{args}}
 
+# The images of the suite as tarballs in target/images, for `ctr images import` or `docker load`
+images *args:
+    cargo local-cluster images {{args}}
+
 # Format the code
 fmt:
     cargo fmt --all

@@ -15,6 +15,12 @@ use crate::terminal::Terminal;
 #[derive(Clone, Debug, Default)]
 pub struct Binaries(BTreeMap<String, PathBuf>);
 
+impl From<BTreeMap<String, PathBuf>> for Binaries {
+    fn from(paths: BTreeMap<String, PathBuf>) -> Self {
+        Self(paths)
+    }
+}
+
 impl Binaries {
     /// The path of a program.
     pub fn path(&self, name: &str) -> Result<&Path> {
@@ -47,7 +53,8 @@ pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
         }
     }
     if !stale.is_empty() {
-        for (name, path) in cargo_build(&stale, profile)? {
+        let profile_argument = format!("--profile={}", cargo_profile(profile));
+        for (name, path) in cargo_build(&stale, &[profile_argument], &[])? {
             built.insert((profile, name), path);
         }
     }
@@ -59,11 +66,16 @@ pub fn build(programs: &[&str], profile: Profile) -> Result<Binaries> {
 const OF_THE_CALLER: [&str; 5] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "OUT_DIR"];
 
-fn cargo_build(programs: &BTreeSet<&str>, profile: Profile) -> Result<BTreeMap<String, PathBuf>> {
+/// Lets cargo build programs with further arguments and variables; says where they are.
+pub(crate) fn cargo_build(
+    programs: &BTreeSet<&str>,
+    arguments: &[String],
+    variables: &[(&str, &str)],
+) -> Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
-    command.args(["--profile", &cargo_profile(profile)]);
+    command.args(arguments).envs(variables.iter().copied());
     // With the whole workspace chosen, shared dependencies get the same features as in `cargo test
     // --workspace` and `cargo demo`; with single packages half of them would be compiled again.
     command.arg("--workspace");

@@ -52,6 +52,7 @@ pub mod components;
 mod control_plane;
 mod faults;
 pub mod http;
+pub mod images;
 mod manifests;
 mod network;
 mod options;

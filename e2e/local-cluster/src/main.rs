@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
+use local_cluster::images::args::ImagesArgs;
 use local_cluster::programs::{Program, Programs, preflight};
 use local_cluster::services;
 use local_cluster::supervisor::shim;
@@ -35,6 +36,8 @@ enum Command {
         /// Its name.
         name: String,
     },
+    /// Build the images of the suite as tarballs, without registry and daemon.
+    Images(ImagesArgs),
     #[command(hide = true)]
     ExecShim(shim::ShimArgs),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Build => build(),
         Command::Doctor { full } => doctor(full),
         Command::Program { name } => program(&name),
+        Command::Images(args) => args.run(),
         Command::ExecShim(args) => shim::run(args).map(|never| match never {}),
     };
     match result {

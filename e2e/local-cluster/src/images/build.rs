@@ -1,0 +1,61 @@
+//! Static programs, for roots without a C library.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::components::{self, Binaries, workspace};
+
+/// Builds programs of the workspace for images: static, optimised, stamped with the revision, without paths of this
+/// machine. Blocks while cargo works; progress is shown on standard error.
+pub fn build_static(programs: &[&str]) -> Result<Binaries> {
+    let target = target();
+    let home = cargo_home()?;
+    let workspace = workspace();
+    // With a target named, the flags do not reach build scripts and macros, which must stay dynamic.
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={}=/build", workspace.display()),
+        format!("--remap-path-prefix={}=/cargo", home.display()),
+    ];
+    let quoted: Vec<String> = flags.iter().map(|flag| format!("{flag:?}")).collect();
+    let arguments = [
+        "--locked".to_owned(),
+        "--profile=image".to_owned(),
+        format!("--target={target}"),
+        format!("--config=target.{target}.rustflags=[{}]", quoted.join(",")),
+    ];
+    let wanted: BTreeSet<&str> = programs.iter().copied().collect();
+    let built = components::cargo_build(&wanted, &arguments, &[("KAGENTI_REVISION", &revision()?)])?;
+    Ok(Binaries::from(built))
+}
+
+/// The target whose C library can be linked statically and still resolves names in an empty root.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let given = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    given.or_else(usual).context("neither CARGO_HOME nor HOME is set")
+}
+
+/// The commit these sources are, with `-dirty` when files differ from it; `unknown` outside a clone.
+pub fn revision() -> Result<String> {
+    let git = |args: &[&str]| -> Result<Option<String>> {
+        let output = match Command::new("git").args(args).current_dir(workspace()).output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            output => output.context("starting git")?,
+        };
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"])? else { return Ok("unknown".to_owned()) };
+    match git(&["status", "--porcelain", "--untracked-files=no"])? {
+        Some(changes) if changes.is_empty() => Ok(commit),
+        Some(_) => Ok(format!("{commit}-dirty")),
+        None => bail!("git knows the commit of {} and not its state", workspace().display()),
+    }
+}
