@@ -23,7 +23,9 @@ use crate::{Ns, kinds, objects};
 pub const COMPONENT: &str = "client-registration-ctl";
 /// Where the Secret with the administrator's credentials is.
 pub const ADMIN_NAMESPACE: &str = "keycloak";
-/// Its name.
+/// Where SPIRE's trust bundle would be.
+const SPIRE_NAMESPACE: &str = "zero-trust-workload-identity-manager";
+/// Name of the Secret with the administrator's credentials.
 pub const ADMIN_SECRET: &str = "keycloak-initial-admin";
 /// The platform's realm.
 pub const REALM: &str = "kagenti";
@@ -162,7 +164,10 @@ impl Registration {
         let proxy = if setup.proxied { Some(Proxy::before(keycloak.url()).await?) } else { None };
         let url = proxy.as_ref().map_or_else(|| keycloak.url().to_owned(), Proxy::url);
         let global = suite.global().await?;
-        global.create(objects::named(kinds::NAMESPACE, ADMIN_NAMESPACE)).await?;
+        // The chart grants what is read in these two.
+        for namespace in [ADMIN_NAMESPACE, SPIRE_NAMESPACE] {
+            global.create(objects::named(kinds::NAMESPACE, namespace)).await?;
+        }
         let (auth, login) = match setup.login {
             Login::LeastRights | Login::Later => ("client-credentials", realm.least_rights().await?),
             Login::NoRights => ("client-credentials", realm.registrar().await?),
