@@ -84,12 +84,7 @@ impl Keycloak {
     /// Starts one on loopback with an administrator of its own; downloads and compiles it first if need be, with
     /// progress on standard error.
     pub async fn start(cluster: &Cluster, options: KeycloakOptions) -> Result<Self> {
-        let java = Java::find().await.context("Keycloak needs Java")?;
-        let dir = cache_dir()?.join("keycloak").join(ARCHIVE.sha256.get(..16).unwrap_or(ARCHIVE.sha256));
-        let terminal = Terminal::stderr();
-        let distribution = ARCHIVE.ensure(&dir, terminal).await?;
-        let compiled = Compiled { dir: &dir, distribution: &distribution, options: &options };
-        let quarkus = compiled.ensure(cluster, &java, terminal).await?;
+        let Prepared { java, distribution, quarkus } = prepared(cluster, &options).await?;
         let home = cluster.info().dir.join(format!("{}-home", options.name));
         make_home(&home, &distribution, &quarkus)?;
 
@@ -119,6 +114,11 @@ impl Keycloak {
         Ok(Self { server, url, admin_password: Password(password) })
     }
 
+    /// What [`Keycloak::start`] does before the server itself, for callers that show their own progress there.
+    pub async fn prepare(cluster: &Cluster, options: &KeycloakOptions) -> Result<()> {
+        prepared(cluster, options).await.map(drop)
+    }
+
     /// Base URL, `http://127.0.0.1:<port>`.
     pub fn url(&self) -> &str {
         &self.url
@@ -138,6 +138,23 @@ impl Keycloak {
     pub fn server(&self) -> &Server {
         &self.server
     }
+}
+
+/// What a server is made of.
+struct Prepared {
+    java: Java,
+    distribution: PathBuf,
+    quarkus: PathBuf,
+}
+
+async fn prepared(cluster: &Cluster, options: &KeycloakOptions) -> Result<Prepared> {
+    let java = Java::find().await.context("Keycloak needs Java")?;
+    let dir = cache_dir()?.join("keycloak").join(ARCHIVE.sha256.get(..16).unwrap_or(ARCHIVE.sha256));
+    let terminal = Terminal::stderr();
+    let distribution = ARCHIVE.ensure(&dir, terminal).await?;
+    let compiled = Compiled { dir: &dir, distribution: &distribution, options };
+    let quarkus = compiled.ensure(cluster, &java, terminal).await?;
+    Ok(Prepared { java, distribution, quarkus })
 }
 
 /// The compiled configuration of a set of features.

@@ -101,6 +101,11 @@ impl Mlflow {
         Ok(Self { server, url, data, python, admin_password: password.map(Password) })
     }
 
+    /// Installs it, if need be, for callers that show their own progress at its start.
+    pub async fn prepare(cluster: &Cluster) -> Result<()> {
+        installed(cluster).await.map(drop)
+    }
+
     /// Base URL with the path prefix, without trailing slash.
     pub fn url(&self) -> &str {
         &self.url

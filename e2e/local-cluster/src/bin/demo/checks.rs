@@ -1,6 +1,7 @@
 //! What must be true at the end of the quick start.
 
 use api_types::names::{condition, label, reason};
+use api_types::registration::condition as registration;
 use api_types::{AgentCard, AgentRuntime, Phase};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +14,9 @@ use super::agent;
 
 /// Container that the webhook adds.
 const SIDECAR: &str = "authbridge-proxy";
+
+/// Condition of the AgentRuntime that mlflow-ctl sets.
+const MLFLOW_CONFIGURED: &str = "MLflowConfigured";
 
 /// Everything the checks look at.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,8 @@ pub(crate) struct Snapshot {
 pub(crate) enum Scene {
     /// The quick start on a cluster with nothing but Kubernetes.
     Bare,
+    /// The quick start with Keycloak and MLflow beside the cluster.
+    Full,
     /// The quick start on somebody's cluster.
     Foreign,
     /// The quick start on a bare cluster where cards have to be signed, and this one is not.
@@ -54,14 +60,14 @@ impl Snapshot {
     /// The statements that hold at the end of a scene.
     pub(crate) fn checks(&self, scene: Scene) -> Vec<Check> {
         let mut checks = match scene {
-            Scene::Bare | Scene::Foreign | Scene::Unsigned => self.enrolment(scene != Scene::Foreign),
+            Scene::Bare | Scene::Full | Scene::Foreign | Scene::Unsigned => self.enrolment(scene),
             Scene::Signed | Scene::Tampered => Vec::new(),
         };
         let card = |name: &str| self.card_state(name).map(|c| (c.status.as_str(), c.reason.as_str()));
         let verified = card("Verified");
         let check = |text: &str, holds: bool| Check { text: text.to_owned(), holds };
         match scene {
-            Scene::Bare => {
+            Scene::Bare | Scene::Full => {
                 let name =
                     self.card.as_ref().and_then(|card| card.status.as_ref()?.card.as_ref()?.name.as_deref());
                 let synced = card("Synced") == Some(("True", "SyncSucceeded"));
@@ -130,7 +136,7 @@ impl Snapshot {
         Some(if open { Traffic::Open } else { Traffic::Isolated })
     }
 
-    fn enrolment(&self, bare: bool) -> Vec<Check> {
+    fn enrolment(&self, scene: Scene) -> Vec<Check> {
         let status = self.runtime.as_ref().and_then(|runtime| runtime.status.as_ref());
         let state = |name: &str| {
             let found = self.conditions().iter().find(|condition| condition.type_ == name);
@@ -155,9 +161,24 @@ impl Snapshot {
                 "the Pod is labelled as an enrolled agent",
                 self.pods.iter().all(enrolled) && !self.pods.is_empty(),
             ),
-            check("enrolling took exactly one rollout", self.replica_sets == 2),
         ];
-        if bare {
+        if scene == Scene::Full {
+            checks.extend([
+                // The two patches may come together or one after the other.
+                check(
+                    "enrolling took one rollout, and its experiment at most one more",
+                    matches!(self.replica_sets, 2 | 3),
+                ),
+                check(
+                    "its client is registered, and the audience scope attached",
+                    is_true(registration::CLIENT_REGISTERED) && is_true(registration::AUDIENCE_SCOPE_READY),
+                ),
+                check("its experiment is configured", is_true(MLFLOW_CONFIGURED)),
+            ]);
+            return checks;
+        }
+        checks.push(check("enrolling took exactly one rollout", self.replica_sets == 2));
+        if scene != Scene::Foreign {
             let told = state(condition::IDENTITY_READY) == Some(("False", reason::NO_IDENTITY_PROVIDER));
             checks.push(check("it says that this cluster has no identity provider, and works without", told));
         }

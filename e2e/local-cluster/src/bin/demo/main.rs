@@ -5,7 +5,9 @@
 
 mod agent;
 mod built_in;
+mod chain;
 mod checks;
+mod platform;
 mod pod_view;
 mod screen;
 mod sdk;
@@ -20,10 +22,12 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use kube::api::DynamicObject;
 use local_cluster::terminal::{Tone, seconds};
-use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components};
+use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components, services};
 
 use self::agent::{Agent, Choice};
+use self::chain::Chain;
 use self::checks::Scene;
+use self::platform::Platform;
 use self::screen::Screen;
 use self::signed::Authority;
 use self::story::Story;
@@ -34,6 +38,9 @@ const QUICK_START: &str = include_str!("../../../../../deploy/samples/quickstart
 const COMPONENTS: &[&str] = &["authbridge-webhook", "runtime-ctl", "card-ctl"];
 /// With signatures, policies follow the verdict.
 const SIGNED_COMPONENTS: &[&str] = &["authbridge-webhook", "runtime-ctl", "card-ctl", "netpol-ctl"];
+/// With the servers that the last two need.
+const FULL_COMPONENTS: &[&str] =
+    &["authbridge-webhook", "runtime-ctl", "card-ctl", "client-registration-ctl", "mlflow-ctl"];
 /// How long a component may take to get ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -47,6 +54,10 @@ struct Cli {
     /// Go on with signatures: an unsigned, a signed and a tampered card, and the policies that follow.
     #[arg(long, conflicts_with = "kubeconfig")]
     signed: bool,
+    /// Go on with identity and tracking: a real Keycloak and a real MLflow, from the AgentRuntime to a token and a logged
+    /// run. Needs Java 17 and Python 3.11.
+    #[arg(long, conflicts_with_all = ["kubeconfig", "signed"])]
+    full: bool,
     /// What answers as the agent of the quick start.
     #[arg(long, value_enum, default_value = "auto", conflicts_with = "kubeconfig")]
     agent: Choice,
@@ -57,14 +68,19 @@ struct Cli {
 
 impl Cli {
     fn components(&self) -> &'static [&'static str] {
-        if self.signed { SIGNED_COMPONENTS } else { COMPONENTS }
+        match (self.signed, self.full) {
+            (true, _) => SIGNED_COMPONENTS,
+            (_, true) => FULL_COMPONENTS,
+            _ => COMPONENTS,
+        }
     }
 
     fn scene(&self) -> Scene {
-        match (self.signed, &self.kubeconfig) {
-            (true, _) => Scene::Unsigned,
-            (false, None) => Scene::Bare,
-            (false, Some(_)) => Scene::Foreign,
+        match &self.kubeconfig {
+            _ if self.signed => Scene::Unsigned,
+            _ if self.full => Scene::Full,
+            None => Scene::Bare,
+            Some(_) => Scene::Foreign,
         }
     }
 }
@@ -96,6 +112,9 @@ fn main() -> ExitCode {
 async fn run(cli: &Cli, screen: &Screen) -> Result<bool> {
     let started = Instant::now();
     screen.heading("The kagenti quick start on a real control plane");
+    if cli.full {
+        services::preflight::require().await?;
+    }
     let cluster = tokio::select! {
         cluster = start_cluster(cli, screen) => cluster?,
         stop = interrupted() => return stop.map(|()| false),
@@ -112,6 +131,9 @@ async fn run(cli: &Cli, screen: &Screen) -> Result<bool> {
         screen.heading(&format!("Done in {}.", seconds(started.elapsed())));
         if !cli.once {
             screen.explore(&cluster);
+            if let Some(platform) = &stage.platform {
+                platform.explore(screen);
+            }
             screen.plain("Ctrl-C ends it.", Tone::Faint);
             interrupted().await?;
         }
@@ -176,6 +198,8 @@ async fn start_cluster(cli: &Cli, screen: &Screen) -> Result<Cluster> {
 #[derive(Default)]
 struct Stage {
     components: Vec<Component>,
+    /// Only with `--full`.
+    platform: Option<Platform>,
     applied: Vec<DynamicObject>,
     /// The story was told to its end, whatever the checks say.
     complete: bool,
@@ -202,6 +226,11 @@ impl Stage {
         } else {
             None
         };
+        if cli.full {
+            let platform = Platform::start(cluster, screen).await?;
+            self.applied.extend(platform.prepare(cluster).await?);
+            self.platform = Some(platform);
+        }
         for name in cli.components() {
             self.start(cluster, name, cli.signed, screen).await?;
         }
@@ -216,13 +245,24 @@ impl Stage {
             let title = "somebody changes the description and leaves the signatures";
             checks.extend(story.act(Scene::Tampered, title, &yaml, &mut self.applied).await?);
         }
+        // An agent that was not enrolled has nothing to show.
+        if let Some(platform) = &self.platform
+            && checks.iter().all(|check| check.holds)
+        {
+            let chain = Chain::new(cluster, screen, platform).await?;
+            checks.extend(chain.follow(&mut self.applied).await?);
+        }
         self.complete = true;
         Ok(checks.iter().all(|check| check.holds))
     }
 
     /// Starts a component with the rights it ships with; the webhook is registered as soon as it runs.
     async fn start(&mut self, cluster: &Cluster, name: &str, signed: bool, screen: &Screen) -> Result<()> {
-        let mut options = if signed { signed::options(name) } else { ComponentOptions::new(name) };
+        let mut options = match &self.platform {
+            Some(platform) => platform.options(name),
+            None if signed => signed::options(name),
+            None => ComponentOptions::new(name),
+        };
         if name == "card-ctl" {
             // ClusterIPs lead nowhere on a cluster without kube-proxy.
             options = options.args(["--fetch-dial=endpoints"]);

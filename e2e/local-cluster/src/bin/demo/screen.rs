@@ -57,6 +57,16 @@ impl Screen {
         self.out.line(&format!("{mark} {text}"));
     }
 
+    /// Why a check fails, below it.
+    pub(crate) fn reason(&self, error: &anyhow::Error) {
+        self.out.line(&format!("  {}", self.out.paint(&format!("because {error:#}"), Tone::Bad)));
+    }
+
+    /// A line below "In a browser".
+    pub(crate) fn named(&self, name: &str, text: &str) {
+        self.out.line(&format!("  {name:9} {text}"));
+    }
+
     /// A table that fits the width.
     pub(crate) fn table<const N: usize>(&self, header: [&str; N], rows: &[[String; N]]) {
         let mut table = Table::new();

@@ -21,11 +21,11 @@ use super::pod_view::PodView;
 use super::screen::Screen;
 
 /// Namespace of the quick start.
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 /// Label of its Pods.
-const SELECTOR: &str = "app.kubernetes.io/name=weather-agent";
+pub(crate) const SELECTOR: &str = "app.kubernetes.io/name=weather-agent";
 /// Name of its Deployment.
-const WORKLOAD: &str = "weather-agent";
+pub(crate) const WORKLOAD: &str = "weather-agent";
 /// Name of its AgentRuntime.
 const RUNTIME: &str = "weather-agent-runtime";
 /// Name of the AgentCard that card-ctl makes.
@@ -33,7 +33,7 @@ const CARD: &str = "weather-agent-deployment-card";
 /// Name of the NetworkPolicy that netpol-ctl makes.
 const POLICY: &str = "weather-agent-signature-policy";
 /// How long Kubernetes may take to run the plain Pod, and the suite to take care of it.
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 /// How often the view is refreshed.
 const REFRESH: Duration = Duration::from_millis(50);
 
