@@ -72,7 +72,8 @@ nodeSelector: {}
 {{- end -}}
 
 {{/*
-Fills the dict it is given, which needs `root` (the scope of the component's chart), with what all other templates use:
+Fills the dict it is given with what all other templates use. It needs `root` (the scope of the component's chart); the
+umbrella also says `as` which component it speaks and with what `own` values.
   component, name (Deployment), wide (cluster-scoped objects), fullname (Existing's name), labels, selector,
   s (the settings in force), namespaces, namespaced, secure, metricsPort, metricsTls, openshift, serviceAccount,
   leaseSuffix, and empty lists for the component to fill: args, env, volumes, volumeMounts, ports, egress, ingress,
@@ -91,6 +92,7 @@ Fills the dict it is given, which needs `root` (the scope of the component's cha
 {{- end -}}
 {{- include "kagenti.overlay" (dict "dst" $s "src" $known) -}}
 {{- $component := $root.Chart.Name -}}
+{{- with $ctx.as }}{{ $component = . }}{{ end -}}
 {{- $_ := set $ctx "component" $component -}}
 {{- $_ := set $ctx "prefix" $s.namePrefix -}}
 {{- $_ := set $ctx "fullname" (include "kagenti.fullname" (dict "root" $root "override" $s.fullnameOverride)) -}}
@@ -101,8 +103,10 @@ Fills the dict it is given, which needs `root` (the scope of the component's cha
 {{- if hasKey $s.digests $component }}{{ $_ := set $image "digest" (get $s.digests $component) }}{{ end -}}
 {{- $_ := set $s "image" $image -}}
 {{- $sharedEnv := $s.extraEnv -}}
-{{- include "kagenti.overlay" (dict "dst" $s "src" (omit $root.Values "global" "kagenti-lib" "enabled")) -}}
-{{- if $root.Values.extraEnv }}{{ $_ := set $s "extraEnv" (concat $sharedEnv $root.Values.extraEnv) }}{{ end -}}
+{{- $own := omit $root.Values "global" "kagenti-lib" "enabled" -}}
+{{- if hasKey $ctx "own" }}{{ $own = $ctx.own }}{{ end -}}
+{{- include "kagenti.overlay" (dict "dst" $s "src" $own) -}}
+{{- if $own.extraEnv }}{{ $_ := set $s "extraEnv" (concat $sharedEnv $own.extraEnv) }}{{ end -}}
 {{- $_ := set $ctx "s" $s -}}
 
 {{- $namespaces := $s.watchNamespaces | uniq | sortAlpha -}}

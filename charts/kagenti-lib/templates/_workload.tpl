@@ -268,3 +268,37 @@ metadata:
   {{- include "kagenti.metadata" (dict "ctx" . "name" .caConfigMap "namespace" .root.Release.Namespace "labels" (dict "config.openshift.io/inject-trusted-cabundle" "true")) | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* The Job that makes netpol-ctl delete its policies; used by its chart and, once it is off, by the umbrella. */}}
+{{- define "kagenti.cleanupJob" -}}
+{{- $ctx := .ctx -}}
+backoffLimit: 3
+activeDeadlineSeconds: 300
+template:
+  metadata:
+    {{- include "kagenti.metadata" (dict "ctx" $ctx "labels" (dict "app.kubernetes.io/component" "cleanup")) | nindent 4 }}
+  spec:
+    restartPolicy: Never
+    serviceAccountName: {{ .serviceAccount }}
+    automountServiceAccountToken: true
+    securityContext: {{- include "kagenti.podSecurity" $ctx | nindent 6 }}
+    {{- with include "kagenti.placement" $ctx | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    containers:
+    - name: cleanup
+      image: {{ include "kagenti.image" $ctx | quote }}
+      imagePullPolicy: {{ $ctx.s.image.pullPolicy }}
+      args: {{- append $ctx.args "--cleanup-and-exit=true" | toYaml | nindent 6 }}
+      env: {{- include "kagenti.env" $ctx | nindent 6 }}
+      resources:
+        requests: {cpu: 10m, memory: 32Mi}
+        limits: {memory: 256Mi}
+      securityContext: {{- include "kagenti.containerSecurity" $ctx | nindent 8 }}
+      {{- with include "kagenti.volumeMounts" $ctx }}
+      volumeMounts: {{- . | nindent 6 }}
+      {{- end }}
+    {{- with include "kagenti.volumes" $ctx }}
+    volumes: {{- . | nindent 4 }}
+    {{- end }}
+{{- end -}}

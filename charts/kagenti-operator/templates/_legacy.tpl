@@ -1,0 +1,1 @@
+{{- define "suite.legacy" -}}{{- end -}}
