@@ -36,10 +36,10 @@ pub struct Marks {
 }
 
 /// What to do, before the Pods were looked at.
+///
+/// `--template-annotation` is about a name that is missing: the webhook adds it to the Pods. A wrong name is corrected
+/// (§3) and a new revision written (§9) in every mode, because nobody else does.
 pub fn wish(mode: TemplateAnnotation, workload: &Workload, secret: &str, revision: u64) -> Wish {
-    if mode == TemplateAnnotation::Never {
-        return Wish::Nothing;
-    }
     let named = workload.template_secret();
     // The first registration must not cost a rollout of its own.
     let stale = (revision > 1 && workload.template_revision() != Some(revision.to_string().as_str()))
@@ -52,11 +52,11 @@ pub fn wish(mode: TemplateAnnotation, workload: &Workload, secret: &str, revisio
             let with_name = named.is_some() || mode == TemplateAnnotation::Always;
             Wish::Write(Marks { secret: secret.filter(|_| with_name), revision })
         }
-        (secret @ Some(_), None)
-            if mode == TemplateAnnotation::Always || named.is_some() || workload.desired == 0 =>
-        {
+        (secret @ Some(_), None) if mode == TemplateAnnotation::Always || named.is_some() => {
             Wish::Write(Marks { secret, revision: None })
         }
+        (Some(_), None) if mode == TemplateAnnotation::Never => Wish::Nothing,
+        (secret @ Some(_), None) if workload.desired == 0 => Wish::Write(Marks { secret, revision: None }),
         (Some(_), None) => Wish::LookAtPods,
     }
 }
@@ -130,7 +130,16 @@ mod tests {
     #[case(Mode::Auto, json!({}), 1, 1, Wish::LookAtPods)]
     #[case(Mode::Auto, json!({}), 0, 1, write(Some(SECRET), None))]
     #[case(Mode::Always, json!({}), 1, 1, write(Some(SECRET), None))]
-    #[case(Mode::Never, json!({}), 1, 2, Wish::Nothing)]
+    #[case(Mode::Never, json!({}), 1, 1, Wish::Nothing)]
+    #[case(Mode::Never, json!({}), 0, 1, Wish::Nothing)]
+    #[case::copied_never(
+        Mode::Never,
+        name("kagenti-keycloak-client-credentials-1"),
+        1,
+        1,
+        write(Some(SECRET), None)
+    )]
+    #[case::rotated_never(Mode::Never, json!({}), 1, 2, write(None, Some(2)))]
     #[case(Mode::Auto, name(SECRET), 1, 1, Wish::Nothing)]
     #[case(Mode::Always, name(SECRET), 1, 1, Wish::Nothing)]
     #[case::copied(

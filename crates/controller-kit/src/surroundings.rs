@@ -2,7 +2,7 @@
 //! configuration of the suite, two ConfigMaps and the labels of the namespace, and whether SPIRE is installed.
 //!
 //! For components that must know how a pod of a template will look, its ServiceAccount above all, without being the
-//! webhook. What was parsed once stays in force when a new version does not parse.
+//! webhook. What was parsed once stays in force when a new version does not parse (but see [`Surroundings::gates`]).
 
 mod watches;
 
@@ -103,6 +103,8 @@ pub struct Surroundings {
 #[derive(Debug, Default)]
 struct Inner {
     gates: FeatureGates,
+    /// The gates of the present ConfigMap, the defaults where it cannot be read.
+    present_gates: FeatureGates,
     platform: Arc<PlatformConfig>,
     spire: bool,
     namespaces: HashMap<String, Namespace>,
@@ -214,13 +216,14 @@ impl Surroundings {
         }))
     }
 
-    /// The feature gates.
+    /// The feature gates; the defaults while the ConfigMap is absent, empty or no YAML (client-registration §2.2).
+    /// [`Self::decide`] keeps the last good ones then, as the webhook does (webhook §7.2).
     ///
     /// # Errors
     /// [`NotReady`] before they were read once.
     pub fn gates(&self) -> Result<FeatureGates, NotReady> {
         self.ready(Input::Gates, &self.operator_namespace)?;
-        Ok(self.read().gates)
+        Ok(self.read().present_gates)
     }
 
     /// Data of ConfigMap `authbridge-config` of a namespace; `None` = there is none.
@@ -305,8 +308,10 @@ impl Surroundings {
             Input::Gates => {
                 let parsed =
                     data.map_or_else(|| Ok(Parsed::default()), |data| FeatureGates::from_data(&data));
-                let parsed = kept_on_error(configmap::FEATURE_GATES, parsed);
-                parsed.is_some_and(|gates| std::mem::replace(&mut inner.gates, gates) != gates)
+                let present = parsed.as_ref().map(|parsed| parsed.value).unwrap_or_default();
+                let other = std::mem::replace(&mut inner.present_gates, present) != present;
+                let kept = kept_on_error(configmap::FEATURE_GATES, parsed);
+                kept.is_some_and(|gates| std::mem::replace(&mut inner.gates, gates) != gates) || other
             }
             Input::Platform => {
                 let text = data.and_then(|mut data| data.remove(configmap::CONFIG_KEY));
@@ -381,7 +386,13 @@ fn kept_on_error<T, E: std::fmt::Display>(map: &'static str, parsed: Result<Pars
             Some(parsed.value)
         }
         Err(error) => {
-            tracing::warn!(config_map = map, "{error}; the last good value is used");
+            let used = match map {
+                configmap::FEATURE_GATES => {
+                    "the last good ones decide about injection, the defaults about registration"
+                }
+                _ => "the last good value is used",
+            };
+            tracing::warn!(config_map = map, "{error}; {used}");
             None
         }
     }
@@ -449,6 +460,23 @@ mod tests {
         assert!(around.put_config(Input::Gates, "kagenti-system", None));
         around.put_namespace("team1", None, false);
         assert_eq!(account(&around, None), "default", "labelled by hand in a namespace that is not enabled");
+    }
+
+    /// Client-registration §2.2 takes the defaults where the webhook (§7.2) keeps what it has.
+    #[test]
+    fn gates_that_are_no_yaml() {
+        let around = surroundings();
+        let put =
+            |text| around.put_config(Input::Gates, "kagenti-system", Some(data("feature-gates.yaml", text)));
+        around.set_spire(true);
+        assert!(put("globalEnabled: false\ninjectTools: true\n"));
+        assert!(!around.gates().unwrap().global_enabled);
+        assert!(put("globalEnabled: ["), "news for registration");
+        assert_eq!(around.gates(), Ok(FeatureGates::default()));
+        assert_eq!(account(&around, None), "default", "nothing is injected, as before");
+        assert!(!put("globalEnabled: ["), "no news");
+        assert!(put("globalEnabled: true\n"));
+        assert_eq!(account(&around, None), "weather");
     }
 
     /// A wrong ServiceAccount would give somebody else the permission.
