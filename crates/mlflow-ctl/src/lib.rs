@@ -18,6 +18,7 @@ pub mod granting;
 pub mod index;
 pub mod kinds;
 pub mod leaving;
+pub mod leftovers;
 pub mod metrics;
 pub mod naming;
 pub mod patch;

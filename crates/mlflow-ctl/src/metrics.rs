@@ -18,11 +18,16 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
-use rest_client::{BaseUrl, options::Observer};
+use rest_client::{BaseUrl, options::Observer, response::Response};
 use tokio::sync::Notify;
 
 use crate::{
-    conditions::State, index::Indexes, kinds::WorkloadKind, rollout::Cause, track::Tracks,
+    conditions::State,
+    index::Indexes,
+    kinds::WorkloadKind,
+    rollout::Cause,
+    track::Tracks,
+    tracking::answers::{Reply, error_code},
     workload::WorkloadKey,
 };
 
@@ -157,7 +162,7 @@ impl ServerWatch {
     pub fn register(&self, metrics: &Metrics) {
         metrics.register(
             "mlflow_ctl_api_requests",
-            "Requests to MLflow, by endpoint and HTTP status or kind of failure",
+            "Requests to MLflow, by endpoint and MLflow's error code, else HTTP status or kind of failure",
             self.requests.clone(),
         );
         metrics.register(
@@ -188,6 +193,13 @@ impl Observer for ServerWatch {
         let labels = RequestLabels { endpoint: operation, code: outcome.to_owned() };
         self.requests.get_or_create(&labels).inc();
         self.durations.get_or_create(&EndpointLabel { endpoint: operation }).observe(took.as_secs_f64());
+    }
+
+    fn answer(&self, operation: &'static str, response: &Response, took: Duration) {
+        match error_code(Reply::of(response)) {
+            Some(code) => self.attempt(operation, code, took),
+            None => self.attempt(operation, &response.status().to_string(), took),
+        }
     }
 
     fn circuit(&self, base: &BaseUrl, open: bool) {

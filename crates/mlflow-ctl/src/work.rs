@@ -6,7 +6,7 @@ use controller_kit::controller::{Controller, workers};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, error::Error, reconcile, sources::Source, workload::WorkloadKey};
+use crate::{context::Context, error::Error, leftovers, reconcile, sources::Source, workload::WorkloadKey};
 
 /// How long the first passes wait for the inputs of the shared decision.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,7 +37,15 @@ pub async fn run(ctx: Arc<Context>, number: usize, stop: CancellationToken) {
         () = ctx.safety_looks(|| ctx.index.agents(None)) => {}
         () = recovering(&ctx) => {}
         () = probing(&ctx) => {}
+        () = former_agents(&ctx) => {}
     }
+}
+
+/// Looks for un-enrolments that nobody saw, once this replica leads.
+async fn former_agents(ctx: &Context) {
+    ctx.leadership.wait_until_leader().await;
+    leftovers::sweep(ctx).await;
+    std::future::pending::<()>().await;
 }
 
 /// Looks at everything that waits for a server once it answers again.

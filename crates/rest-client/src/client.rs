@@ -187,9 +187,7 @@ impl RestClient {
         let took = started.elapsed();
         let observer = &self.inner.options.observer;
         match &answer {
-            Ok(response) => {
-                observer.attempt(request.endpoint.operation(), &response.status().to_string(), took);
-            }
+            Ok(response) => observer.answer(request.endpoint.operation(), response, took),
             Err(error) => observer.attempt(request.endpoint.operation(), error.class(), took),
         }
         answer

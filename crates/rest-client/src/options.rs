@@ -118,6 +118,10 @@ pub fn by_status(response: &Response) -> Verdict {
 pub trait Observer: Send + Sync {
     /// One attempt ended: an HTTP status or [`crate::CallError::class`], and how long it took.
     fn attempt(&self, operation: &'static str, outcome: &str, took: Duration);
+    /// One attempt got this answer. Counted by its HTTP status, unless the observer knows a better word for it.
+    fn answer(&self, operation: &'static str, response: &Response, took: Duration) {
+        self.attempt(operation, &response.status().to_string(), took);
+    }
     /// The circuit of a server opened or closed.
     fn circuit(&self, base: &BaseUrl, open: bool);
 }

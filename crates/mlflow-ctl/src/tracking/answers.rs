@@ -3,7 +3,7 @@
 //! The error code in the body decides before the HTTP status does: MLflow answers "already exists" with 400 and
 //! "feature disabled" with 500. Refusals by whatever stands in front of it have no JSON at all.
 
-use rest_client::{BaseUrl, CallError, options::Verdict, quote, response::Response};
+use rest_client::{BaseUrl, CallError, Secret, options::Verdict, quote, response::Response};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -176,11 +176,43 @@ impl<'a> Reply<'a> {
         self.body.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
-    fn quoted(&self) -> String {
-        // Cut before it is looked at; 4 bytes hold any character.
-        let head = self.body.get(..QUOTED * 8).unwrap_or(self.body);
-        quote::bounded(&String::from_utf8_lossy(head), QUOTED)
+    /// The body of a refusal, when it is one of MLflow's.
+    fn error(&self) -> Option<ErrorBody> {
+        if self.is_success() { None } else { serde_json::from_slice(self.body).ok() }
     }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// What a server says, fit for a message: short, on one line, and without the token that it may have been sent.
+fn told(text: &str, token: Option<&Secret>) -> String {
+    match token.filter(|token| !token.is_empty() && text.contains(token.expose())) {
+        Some(token) => quote::bounded(&text.replace(token.expose(), "<token>"), QUOTED),
+        None => quote::bounded(text, QUOTED),
+    }
+}
+
+/// Error codes by which answers are counted; MLflow has more, and whatever stands before it may invent some.
+const COUNTED: [&str; 11] = [
+    "BAD_REQUEST",
+    "FEATURE_DISABLED",
+    "INTERNAL_ERROR",
+    "INVALID_PARAMETER_VALUE",
+    "PERMISSION_DENIED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_EXHAUSTED",
+    "TEMPORARILY_UNAVAILABLE",
+    "UNAUTHENTICATED",
+];
+
+/// The error code of a refusal, when it is a known one; from a closed set, for metrics.
+pub fn error_code(reply: Reply<'_>) -> Option<&'static str> {
+    let error = reply.error()?;
+    COUNTED.into_iter().find(|code| *code == error.error_code)
 }
 
 /// What was sent, for the meaning and the message.
@@ -192,6 +224,8 @@ pub struct Sent<'a> {
     pub base: &'a BaseUrl,
     /// The workspace that was named.
     pub workspace: Option<&'a str>,
+    /// The token that went with it; it is kept out of messages.
+    pub token: Option<&'a Secret>,
 }
 
 #[derive(Deserialize)]
@@ -203,8 +237,8 @@ struct ErrorBody {
 
 /// The meaning of an answer.
 pub fn interpret(reply: Reply<'_>, sent: Sent<'_>) -> Answer {
-    let Sent { operation, base, workspace } = sent;
-    if (200..300).contains(&reply.status) {
+    let Sent { operation, base, workspace, token } = sent;
+    if reply.is_success() {
         if reply.body.iter().all(u8::is_ascii_whitespace) {
             return Answer::Success(Value::Null);
         }
@@ -216,8 +250,11 @@ pub fn interpret(reply: Reply<'_>, sent: Sent<'_>) -> Answer {
             Answer::Success,
         );
     }
-    let error: Option<ErrorBody> = serde_json::from_slice(reply.body).ok();
-    let told = error.as_ref().map_or_else(|| reply.quoted(), |error| quote::bounded(&error.message, QUOTED));
+    let error = reply.error();
+    let told = match &error {
+        Some(error) => told(&error.message, token),
+        None => told(&String::from_utf8_lossy(reply.body), token),
+    };
     let status = reply.status;
     let says = |what: &str| {
         let tail = if told.is_empty() { String::new() } else { format!(": {told}") };
@@ -298,7 +335,7 @@ pub fn classify(response: &Response) -> Verdict {
 fn is_transient(reply: Reply<'_>) -> bool {
     // Which answers are transient depends on neither address nor operation.
     let Ok(base) = BaseUrl::parse("http://localhost") else { return false };
-    let sent = Sent { operation: Operation::LookUp, base: &base, workspace: None };
+    let sent = Sent { operation: Operation::LookUp, base: &base, workspace: None, token: None };
     matches!(interpret(reply, sent), Answer::Problem(problem) if problem.code.pace() == Pace::Transient)
 }
 

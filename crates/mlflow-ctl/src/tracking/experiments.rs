@@ -56,7 +56,7 @@ pub struct Session<'a> {
 
 impl Session<'_> {
     fn sent(&self, operation: Operation) -> Sent<'_> {
-        Sent { operation, base: self.to.base, workspace: self.to.workspace }
+        Sent { operation, base: self.to.base, workspace: self.to.workspace, token: self.to.token }
     }
 
     /// Sends one request and reads the answer.

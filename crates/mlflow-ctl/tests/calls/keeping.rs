@@ -7,8 +7,8 @@ use rest_client::BaseUrl;
 use serde_json::json;
 
 use crate::{
+    mlflow::Mlflow,
     stage::{BINDINGS, DEPLOYMENTS, GRANT, ROLES, Stage, pair},
-    support::Mlflow,
 };
 
 /// Scenario 6: each is repaired with the one call it takes, and MLflow is not asked.
@@ -103,7 +103,7 @@ async fn a_failing_look_changes_nothing() {
     stage.runtime();
     stage.calls().await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let missing = crate::support::error("RESOURCE_DOES_NOT_EXIST", "Workspace 'team1' not found");
+    let missing = crate::mlflow::error("RESOURCE_DOES_NOT_EXIST", "Workspace 'team1' not found");
     stage.mlflow.script("get", 404, missing);
     let path = format!("{DEPLOYMENTS}/weather");
     assert!(!stage.calls().await.contains(&format!("PATCH {path}")));

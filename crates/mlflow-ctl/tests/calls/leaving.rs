@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mlflow_ctl::settings::Settings;
+use mlflow_ctl::{kinds::WorkloadKind, leftovers, settings::Settings};
 use serde_json::{Value, json};
 
 use crate::stage::{BINDINGS, DEPLOYMENTS, GRANT, ROLES, Stage, pair};
@@ -74,6 +74,32 @@ async fn opting_out() {
     assert_eq!(stage.calls().await, [format!("PATCH {path}")]);
     bare(&stage);
     assert_eq!(stage.next().await, None);
+}
+
+/// A process that ends between the two steps leaves nothing behind that names the workload but its marks: the next one
+/// finds them.
+#[tokio::test]
+async fn an_end_between_the_two_steps() {
+    let stage = configured().await;
+    let path = format!("{DEPLOYMENTS}/weather");
+    let former = async |stage: &Stage| {
+        leftovers::list(&stage.ctx, WorkloadKind::Deployment, None).await.expect("a list")
+    };
+    assert_eq!(former(&stage).await, [], "an agent");
+    stage.edit_unseen(&path, json!({"metadata": {"labels": {"kagenti.io/type": null}}}));
+    stage.ctx.index.workloads.remove(&crate::stage::weather());
+    stage.calls().await;
+    assert!(!stage.has(&format!("{ROLES}/{GRANT}")) && stage.annotation("experiment-id") == "1");
+
+    let next = stage.restarted();
+    next.ctx.index.workloads.remove(&crate::stage::weather());
+    assert_eq!(former(&next).await, [crate::stage::weather()]);
+    tokio::time::pause();
+    assert!(next.next().await.is_some());
+    tokio::time::advance(Duration::from_secs(30)).await;
+    next.calls().await;
+    bare(&next);
+    assert_eq!(former(&next).await, [], "nothing is left");
 }
 
 /// The label is back before the half minute is over: nothing rolls.

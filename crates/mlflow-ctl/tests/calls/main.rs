@@ -1,5 +1,5 @@
 //! Passes over one workload against a scripted API and a small MLflow: the exact calls, and zero of them when nothing
-//! differs.
+//! differs. [`tracking`] talks to MLflow alone.
 
 #![allow(
     clippy::expect_used,
@@ -9,13 +9,12 @@
     clippy::unwrap_used,
     reason = "a test says what it expects, and panics otherwise"
 )]
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "the support module serves two test programs")]
 
 mod keeping;
 mod leaving;
+mod mlflow;
 mod setup;
 mod stage;
-#[path = "../support/mod.rs"]
-mod support;
 mod tenants;
+mod tracking;
 mod trouble;

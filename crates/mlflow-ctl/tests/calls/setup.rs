@@ -9,8 +9,8 @@ use rest_client::BaseUrl;
 use serde_json::{Value, json};
 
 use crate::{
+    mlflow::Mlflow,
     stage::{BINDINGS, DEPLOYMENTS, GRANT, NEW, ROLES, RUNTIMES, SANDBOXES, Stage, env_of, key, pair},
-    support::Mlflow,
 };
 
 /// Scenario 1: experiment, permission, then the workload, each with one call; then there is nothing to do.

@@ -30,7 +30,7 @@ pub(crate) use scripted_api::pair;
 use scripted_api::{Reply, client};
 use serde_json::{Value, json};
 
-use crate::support::Mlflow;
+use crate::mlflow::Mlflow;
 
 pub(crate) const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/team1/deployments";
 pub(crate) const SANDBOXES: &str = "/apis/agents.x-k8s.io/v1alpha1/namespaces/team1/sandboxes";
@@ -166,6 +166,18 @@ impl Api {
         }
     }
 
+    /// The one list that is asked for: workloads of a kind everywhere that are no agents.
+    fn list(&mut self, path: &str, selector: &str) -> (u16, Value) {
+        assert!(selector.starts_with("kagenti.io%2Ftype%21%3Dagent"), "{selector}");
+        self.calls.push(Call { line: format!("GET {path}"), body: Value::Null });
+        let (group, kind) = path.rsplit_once('/').unwrap();
+        let of_kind = |path: &str| path.starts_with(group) && path.contains(&format!("/{kind}/"));
+        let no_agent = |object: &Value| object["metadata"]["labels"]["kagenti.io/type"] != "agent";
+        let found = self.objects.iter().filter(|(path, object)| of_kind(path) && no_agent(object));
+        let items: Vec<&Value> = found.map(|(_, object)| object).collect();
+        (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}))
+    }
+
     fn put(&mut self, path: &str, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -208,8 +220,10 @@ impl Stage {
         let answering = api.clone();
         let (client, _calls) = client(move |call| {
             let mut api = answering.lock().unwrap();
-            let (code, answer) =
-                api.answer(call.method.as_str(), &call.path, &call.content_type, call.body.clone());
+            let (code, answer) = match call.query.split_once("labelSelector=") {
+                Some((_, selector)) => api.list(&call.path, selector),
+                None => api.answer(call.method.as_str(), &call.path, &call.content_type, call.body.clone()),
+            };
             Reply::Now(StatusCode::from_u16(code).unwrap(), answer)
         });
         let metrics = Metrics::new("mlflow-ctl");

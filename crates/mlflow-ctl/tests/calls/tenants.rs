@@ -5,8 +5,8 @@ use rest_client::BaseUrl;
 use serde_json::{Value, json};
 
 use crate::{
+    mlflow::Mlflow,
     stage::{DEPLOYMENTS, NEW, OLD, RUNTIMES, Stage, pair},
-    support::Mlflow,
 };
 
 async fn stock() -> Stage {

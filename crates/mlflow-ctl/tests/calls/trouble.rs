@@ -6,8 +6,8 @@ use mlflow_ctl::settings::Settings;
 use serde_json::json;
 
 use crate::{
+    mlflow::error,
     stage::{BINDINGS, DEPLOYMENTS, GRANT, ROLES, RUNTIMES, Stage, pair},
-    support::error,
 };
 
 /// Scenario 9: one call, a condition with the code, and no second call at the next pass.

@@ -8,7 +8,10 @@ fn base() -> BaseUrl {
 
 fn read_as(operation: Operation, workspace: Option<&str>, status: u16, body: &str) -> Answer {
     let base = base();
-    interpret(Reply { status, body: body.as_bytes() }, Sent { operation, base: &base, workspace })
+    interpret(
+        Reply { status, body: body.as_bytes() },
+        Sent { operation, base: &base, workspace, token: None },
+    )
 }
 
 fn code(answer: Answer) -> Option<Code> {
@@ -104,6 +107,32 @@ fn long_texts_are_cut() {
     assert!(problem.message.chars().filter(|c| *c == 'é').count() <= QUOTED);
 }
 
+/// A server that says what it was sent does not get the token into a condition, also when the cut would go through it.
+#[rstest]
+#[case::json(400, error("SOMETHING", "you sent Bearer TOKEN, thanks"))]
+#[case::text(403, "you sent Bearer TOKEN, thanks".into())]
+#[case::at_the_cut(403, format!("{} Bearer TOKEN, thanks", "x".repeat(240)))]
+fn a_token_is_not_repeated(#[case] status: u16, #[case] body: String) {
+    let token = Secret::from("eyJhbGciOi".repeat(200).as_str());
+    let (base, body) = (base(), body.replace("TOKEN", token.expose()));
+    let sent = Sent { operation: Operation::Create, base: &base, workspace: None, token: Some(&token) };
+    let answer = interpret(Reply { status, body: body.as_bytes() }, sent);
+    let Answer::Problem(problem) = answer else { panic!("{answer:?}") };
+    assert!(!problem.message.contains("eyJ"), "{}", problem.message);
+    assert!(problem.message.contains("Bearer"), "{}", problem.message);
+}
+
+/// MLflow §10: requests are counted by error code, from a closed set.
+#[rstest]
+#[case(400, error("RESOURCE_ALREADY_EXISTS", "x"), Some("RESOURCE_ALREADY_EXISTS"))]
+#[case(500, error("FEATURE_DISABLED", "x"), Some("FEATURE_DISABLED"))]
+#[case(400, error("MADE_UP", "x"), None)]
+#[case(503, String::new(), None)]
+#[case(200, error("PERMISSION_DENIED", "x"), None)]
+fn answers_are_counted(#[case] status: u16, #[case] body: String, #[case] want: Option<&str>) {
+    assert_eq!(error_code(Reply { status, body: body.as_bytes() }), want);
+}
+
 /// Scenario 9 and 10: what is repeated within one call.
 #[rstest]
 #[case(503, String::new(), true)]
@@ -134,7 +163,7 @@ fn repetitions(#[case] status: u16, #[case] body: String, #[case] want: bool) {
 #[case(json!([]), None)]
 fn ids(#[case] body: Value, #[case] want: Option<&str>) {
     let base = base();
-    let sent = Sent { operation: Operation::Create, base: &base, workspace: None };
+    let sent = Sent { operation: Operation::Create, base: &base, workspace: None, token: None };
     let got = created(&body, sent);
     assert_eq!(got.as_deref().ok(), want);
     assert!(got.is_ok() || got.unwrap_err().code == Code::UnexpectedResponse);
@@ -143,7 +172,7 @@ fn ids(#[case] body: Value, #[case] want: Option<&str>) {
 #[test]
 fn experiments_are_read() {
     let base = base();
-    let sent = Sent { operation: Operation::LookUp, base: &base, workspace: None };
+    let sent = Sent { operation: Operation::LookUp, base: &base, workspace: None, token: None };
     let read = |shown: Value| experiment(&json!({ "experiment": shown }), sent);
     let full = json!({"experiment_id": "7", "name": "a", "lifecycle_stage": "deleted",
         "tags": [{"key": "x", "value": "y"}, {"key": "kagenti.io/namespace", "value": "team1"}]});

@@ -1,16 +1,5 @@
 //! Talking to MLflow: what is sent, what is repeated, and what an answer leads to (MLflow §5).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test says what it expects, and panics otherwise"
-)]
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "the support module serves two test programs")]
-
-mod support;
-
 use std::sync::Arc;
 
 use mlflow_ctl::{
@@ -23,7 +12,8 @@ use mlflow_ctl::{
 use rest_client::{BaseUrl, options::NoObserver};
 use rstest::rstest;
 use serde_json::json;
-use support::{Mlflow, error};
+
+use crate::mlflow::{Mlflow, error};
 
 fn key() -> WorkloadKey {
     WorkloadKey { namespace: "team1".into(), kind: WorkloadKind::Deployment, name: "weather".into() }

@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// `create`, `get-by-name`, `get`, `restore`, `server-info`.
-    pub operation: String,
-    pub method: String,
-    pub uri: String,
-    pub headers: HashMap<String, String>,
-    pub body: Value,
+    pub(crate) operation: String,
+    pub(crate) method: String,
+    pub(crate) uri: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Value,
 }
 
 #[derive(Clone, Debug)]
@@ -46,17 +46,17 @@ struct Inner {
 }
 
 /// The server; it ends with the test.
-pub struct Mlflow {
-    pub url: String,
+pub(crate) struct Mlflow {
+    pub(crate) url: String,
     inner: Arc<Mutex<Inner>>,
 }
 
-pub fn error(code: &str, message: &str) -> String {
+pub(crate) fn error(code: &str, message: &str) -> String {
     json!({"error_code": code, "message": message}).to_string()
 }
 
 impl Mlflow {
-    pub async fn start(workspaces: bool) -> Self {
+    pub(crate) async fn start(workspaces: bool) -> Self {
         let inner = Arc::new(Mutex::new(Inner { next_id: 1, workspaces, ..Inner::default() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -66,18 +66,25 @@ impl Mlflow {
     }
 
     /// The next answer to an operation.
-    pub fn script(&self, operation: &str, status: u16, body: impl Into<String>) {
+    pub(crate) fn script(&self, operation: &str, status: u16, body: impl Into<String>) {
         let mut inner = self.inner.lock().unwrap();
         inner.script.entry(operation.to_owned()).or_default().push_back((status, body.into()));
     }
 
     /// Every answer from now on, or (`None`) the usual ones again.
-    pub fn always(&self, answer: Option<(u16, &str)>) {
+    pub(crate) fn always(&self, answer: Option<(u16, &str)>) {
         self.inner.lock().unwrap().always = answer.map(|(status, body)| (status, body.to_owned()));
     }
 
     /// An experiment exists.
-    pub fn put(&self, id: &str, workspace: Option<&str>, name: &str, deleted: bool, namespace: Option<&str>) {
+    pub(crate) fn put(
+        &self,
+        id: &str,
+        workspace: Option<&str>,
+        name: &str,
+        deleted: bool,
+        namespace: Option<&str>,
+    ) {
         let tags = namespace.map_or(json!([]), |ns| json!([{"key": "kagenti.io/namespace", "value": ns}]));
         self.inner.lock().unwrap().experiments.push(Experiment {
             id: id.to_owned(),
@@ -89,23 +96,23 @@ impl Mlflow {
     }
 
     /// The server is set up anew.
-    pub fn lose_everything(&self) {
+    pub(crate) fn lose_everything(&self) {
         self.inner.lock().unwrap().experiments.clear();
     }
 
     /// What arrived since the last look, but for questions about the server itself.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         let mut inner = self.inner.lock().unwrap();
         std::mem::take(&mut inner.seen).into_iter().filter(|seen| seen.operation != "server-info").collect()
     }
 
     /// The operations among them.
-    pub fn operations(&self) -> Vec<String> {
+    pub(crate) fn operations(&self) -> Vec<String> {
         self.seen().into_iter().map(|seen| seen.operation).collect()
     }
 
     /// Everything that arrived since the last look.
-    pub fn all_operations(&self) -> Vec<String> {
+    pub(crate) fn all_operations(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.lock().unwrap().seen).into_iter().map(|seen| seen.operation).collect()
     }
 }
