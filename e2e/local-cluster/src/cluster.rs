@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 
 use crate::access;
+use crate::node;
 use crate::options::ClusterOptions;
 use crate::programs::{Program, Programs};
 use crate::supervisor::link::Link;
@@ -40,6 +41,7 @@ pub(crate) fn wanted_programs(options: &ClusterOptions) -> Vec<Program> {
         wanted.extend(options.controller_manager.then_some(Program::KubeControllerManager));
         wanted.extend(options.scheduler.then_some(Program::KubeScheduler));
         wanted.extend((options.nodes > 0).then_some(Program::Kwok));
+        wanted.extend(Program::NODE.into_iter().filter(|_| options.real_node));
     }
     wanted
 }
@@ -50,15 +52,22 @@ pub fn ensure_programs(options: &ClusterOptions) -> Result<()> {
     Programs::ensure(&wanted_programs(options), Terminal::stderr()).map(drop)
 }
 
+/// What a real node needs of the machine; nothing without one.
+pub(crate) fn ensure_machine(options: &ClusterOptions) -> Result<()> {
+    if options.real_node { node::preflight::ensure(Terminal::stderr()) } else { Ok(()) }
+}
+
 impl Cluster {
     /// Starts a cluster (about 4 s) after building whatever program is missing on this machine (minutes,
     /// with progress on standard error).
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let (link, info, kubectl, options) = tokio::task::spawn_blocking(move || {
+            ensure_machine(&options)?;
             let programs = Programs::ensure(&wanted_programs(&options), Terminal::stderr())?;
             let supervisor = crate::components::build(&["local-cluster"], options.profile)?;
             let kubectl = programs.path(Program::Kubectl)?.to_owned();
-            let order = Order { options, programs };
+            let pause = node::images::pause_program(&options)?;
+            let order = Order { options, programs, pause };
             let (link, info) = Link::start(supervisor.path("local-cluster")?, &order, |_| {})?;
             anyhow::Ok((link, info, kubectl, order.options))
         })
@@ -99,6 +108,12 @@ impl Cluster {
             bail!("kubectl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Puts images into the real node, from tarballs as [`crate::images`] writes them. Pods find them under their
+    /// references; nothing is pulled.
+    pub async fn import_images(&self, files: &[PathBuf]) -> Result<()> {
+        node::images::import(&self.info().dir, files).await
     }
 
     /// The kubectl that belongs to the cluster.

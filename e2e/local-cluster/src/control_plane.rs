@@ -1,4 +1,4 @@
-//! The programs of a control plane with fake nodes: their files, arguments and identities.
+//! The programs of a control plane: their files, arguments and identities.
 
 pub(crate) mod pki;
 mod stages;
@@ -15,15 +15,12 @@ use serde_json::json;
 
 use self::pki::{Authority, KeyPairPem};
 use crate::network::PodNetwork;
+use crate::node;
 use crate::options::ClusterOptions;
 use crate::ports::Port;
 use crate::programs::{Program, Programs};
 use crate::supervisor::protocol::ProcessSpec;
 
-/// Service addresses; nothing routes them on this level.
-const SERVICE_RANGE: &str = "10.96.0.0/16";
-/// First address of [`SERVICE_RANGE`]: the Service `default/kubernetes`.
-const KUBERNETES_SERVICE: &str = "10.96.0.1";
 /// Issuer of ServiceAccount tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -52,8 +49,11 @@ impl ControlPlane {
         let [etcd_port, peer_port, api_port] = &ports;
         let etcd = format!("http://127.0.0.1:{}", etcd_port.number());
         let peer = format!("http://127.0.0.1:{}", peer_port.number());
-        let server = format!("https://127.0.0.1:{}", api_port.number());
         let advertise = network.api_address().to_string();
+        // On loopback, unless Pods are to reach it: then at an address that only this machine has.
+        let listen = if options.real_node { &advertise } else { "127.0.0.1" };
+        let server = format!("https://{listen}:{}", api_port.number());
+        let kubernetes_service = network.service(1).to_string();
 
         for name in ["logs", "pki", "etcd"] {
             fs::create_dir_all(dir.join(name))
@@ -65,7 +65,7 @@ impl ControlPlane {
             "localhost",
             "127.0.0.1",
             &advertise,
-            KUBERNETES_SERVICE,
+            &kubernetes_service,
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",
@@ -104,7 +104,15 @@ impl ControlPlane {
             &scheduler_configuration(dir, options.controller_qps),
         )?;
 
-        let api_server = api_server_arguments(dir, options, &etcd, api_port.number(), &advertise);
+        let node = options.real_node.then(|| node::files::prepare(dir, &ca, &server, network, programs));
+        let addresses = [
+            format!("--bind-address={listen}"),
+            format!("--secure-port={}", api_port.number()),
+            // Loopback is not allowed in EndpointSlices, so the Service `kubernetes` gets another address.
+            format!("--advertise-address={advertise}"),
+            format!("--service-cluster-ip-range={}", network.services()),
+        ];
+        let api_server = api_server_arguments(dir, options, &etcd, &addresses);
         let mut plane = Self {
             kubeconfig: dir.join("admin.kubeconfig"),
             audit_log: dir.join("logs").join("audit.log"),
@@ -134,6 +142,9 @@ impl ControlPlane {
                 format!("--config={}", dir.join("kwok.yaml").display()),
             ];
             plane.add(programs, Program::Kwok, dir, args)?;
+        }
+        if let Some(node) = node {
+            plane.specs.insert(node::PROGRAM, node?);
         }
         Ok(plane)
     }
@@ -187,19 +198,13 @@ fn api_server_arguments(
     dir: &Path,
     options: &ClusterOptions,
     etcd: &str,
-    port: u16,
-    advertise: &str,
+    addresses: &[String],
 ) -> Vec<String> {
     let pki = |name: &str| dir.join("pki").join(name).display().to_string();
     let mut plugins = vec!["NodeRestriction".to_owned()];
     plugins.extend(options.admission_plugins.iter().cloned());
     let mut args = vec![
         format!("--etcd-servers={etcd}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
-        // Loopback is not allowed in EndpointSlices, so the Service `kubernetes` gets another address.
-        format!("--advertise-address={advertise}"),
-        format!("--service-cluster-ip-range={SERVICE_RANGE}"),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--client-ca-file={}", pki("ca.crt")),
@@ -208,7 +213,6 @@ fn api_server_arguments(
         format!("--service-account-issuer={ISSUER}"),
         format!("--service-account-key-file={}", pki("tokens.pub")),
         format!("--service-account-signing-key-file={}", pki("tokens.key")),
-        "--enable-aggregator-routing=true".to_owned(),
         "--allow-privileged=true".to_owned(),
         "--profiling=false".to_owned(),
         format!("--audit-policy-file={}", dir.join("audit-policy.yaml").display()),
@@ -219,6 +223,13 @@ fn api_server_arguments(
         // In MB. 0 would mean 100 and rotate in the middle of a benchmark.
         "--audit-log-maxsize=1000000".to_owned(),
     ];
+    args.extend_from_slice(addresses);
+    if options.real_node {
+        args.extend(node::files::api_server_arguments(dir));
+    } else {
+        // Where nothing routes Service addresses a webhook's Service is called at its endpoints.
+        args.push("--enable-aggregator-routing=true".to_owned());
+    }
     args.extend(options.api_server_args.iter().cloned());
     args
 }
@@ -333,7 +344,8 @@ mod tests {
     fn callers_arguments_come_last() {
         let options =
             ClusterOptions { api_server_args: vec!["--v=4".to_owned()], ..ClusterOptions::default() };
-        let args = api_server_arguments(Path::new("/x"), &options, "http://e", 1, "10.0.0.1");
+        let args =
+            api_server_arguments(Path::new("/x"), &options, "http://e", &["--bind-address=::1".to_owned()]);
         assert_eq!(args.last().map(String::as_str), Some("--v=4"));
         let slow = ClusterOptions { controller_qps: None, ..options };
         let args = controller_manager_arguments(Path::new("/x"), &slow);

@@ -41,6 +41,11 @@ impl Cluster {
         ControlledProgram { cluster: self, name: "kwok" }
     }
 
+    /// The real node with every container on it: stopping and starting it is a reboot.
+    pub fn real_node(&self) -> ControlledProgram<'_> {
+        ControlledProgram { cluster: self, name: crate::node::PROGRAM }
+    }
+
     /// Makes etcd forget every revision before the present one and returns that one: a list that is
     /// continued with an older one gets 410. Watches from older revisions may still be served from the API
     /// server's cache; see [`Cluster::forget_history`].

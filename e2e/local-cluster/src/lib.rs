@@ -55,6 +55,7 @@ pub mod http;
 pub mod images;
 mod manifests;
 mod network;
+pub mod node;
 mod options;
 pub mod ports;
 pub mod programs;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use local_cluster::images::args::ImagesArgs;
+use local_cluster::node::init::{self, InitArgs};
 use local_cluster::programs::{Program, Programs, preflight};
 use local_cluster::services;
 use local_cluster::supervisor::shim;
@@ -30,6 +31,9 @@ enum Command {
         /// Also look for what the real Keycloak and MLflow need (`cargo demo --full`, `just e2e-services`).
         #[arg(long)]
         full: bool,
+        /// Also look for what a real node needs (`local-cluster up --nodes real`, `just e2e-node`).
+        #[arg(long)]
+        node: bool,
     },
     /// Print the path of one program (helm, kubectl, etcd, ...), building it when it is missing.
     Program {
@@ -40,15 +44,18 @@ enum Command {
     Images(ImagesArgs),
     #[command(hide = true)]
     ExecShim(shim::ShimArgs),
+    #[command(hide = true)]
+    NodeInit(InitArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args),
         Command::Build => build(),
-        Command::Doctor { full } => doctor(full),
+        Command::Doctor { full, node } => doctor(full, node),
         Command::Program { name } => program(&name),
         Command::Images(args) => args.run(),
+        Command::NodeInit(args) => init::run(&args),
         Command::ExecShim(args) => shim::run(args).map(|never| match never {}),
     };
     match result {
@@ -74,7 +81,7 @@ fn build() -> Result<()> {
 }
 
 fn program(name: &str) -> Result<()> {
-    let all = || Program::ALL.into_iter().chain([Program::Helm]);
+    let all = || Program::ALL.into_iter().chain(Program::NODE).chain([Program::Helm]);
     let known = all().map(Program::name).collect::<Vec<_>>().join(", ");
     let program = all().find(|program| program.name() == name);
     let program = program.with_context(|| format!("no program {name}, only {known}"))?;
@@ -82,12 +89,15 @@ fn program(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn doctor(full: bool) -> Result<()> {
+fn doctor(full: bool, node: bool) -> Result<()> {
     let terminal = Terminal::stderr();
     let mut checks = preflight::run();
     if full {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         checks.extend(runtime.context("starting the async runtime")?.block_on(services::preflight::run()));
+    }
+    if node {
+        checks.extend(local_cluster::node::preflight::run());
     }
     for check in &checks {
         let (mark, tone, text) = match &check.outcome {

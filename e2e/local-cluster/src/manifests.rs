@@ -113,7 +113,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Value>> {
     Ok(all.into_iter().filter(|value| !value.is_null()).collect())
 }
 
-async fn apply_documents(
+/// Applies objects server-side, in their order; those without a namespace go to `namespace`.
+pub(crate) async fn apply_documents(
     client: &Client,
     namespace: &str,
     documents: &[Value],

@@ -4,7 +4,11 @@
 //! refuses loopback addresses in EndpointSlices, so whatever stands for an agent needs another one: as root
 //! a network namespace is made in which the whole range is local, and a process started in it answers at
 //! the address of any Pod. Without root Pods have addresses too, but nothing answers there.
+//!
+//! A real node ([`crate::node`]) lives in such a namespace: its bridge, its iptables rules and its ports are nobody else's,
+//! and go with it.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -21,6 +25,8 @@ use crate::workdir::base_dir;
 const RANGES: std::ops::Range<u8> = 130..194;
 /// File in a cluster's directory that says which range it uses, for the one who cleans up after it.
 const RECORD: &str = "pod-range";
+/// Service addresses where nothing routes them.
+const UNROUTED_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
 
 /// The range of one cluster's Pods, and the namespace in which it is local.
 #[derive(Debug)]
@@ -28,6 +34,7 @@ pub(crate) struct PodNetwork {
     octet: u8,
     range: Ipv4Net,
     addresses: bool,
+    real_node: bool,
     netns: Option<PathBuf>,
     _lock: File,
 }
@@ -47,8 +54,15 @@ impl PodNetwork {
             }
             let range = Ipv4Net::new(Ipv4Addr::new(10, octet, 0, 0), 16).context("a Pod range")?;
             fs::write(dir.join(RECORD), octet.to_string()).context("recording the Pod range")?;
-            let mut network = Self { octet, range, addresses, netns: None, _lock: lock };
-            if addresses && nix::unistd::Uid::effective().is_root() {
+            let real_node = options.real_node;
+            let mut network = Self { octet, range, addresses, real_node, netns: None, _lock: lock };
+            if real_node {
+                network
+                    .bring_up()
+                    .inspect_err(|_| take_down_range(octet))
+                    .context("making the node's network")?;
+                network.netns = Some(netns_path(octet));
+            } else if addresses && nix::unistd::Uid::effective().is_root() {
                 match network.bring_up() {
                     Ok(()) => network.netns = Some(netns_path(octet)),
                     // Root in a container without the right to do so: the cluster works without.
@@ -66,6 +80,22 @@ impl PodNetwork {
         self.range
     }
 
+    /// Addresses of Pods on the real node: the lower half of the range.
+    pub(crate) fn node_pods(&self) -> String {
+        format!("10.{}.0.0/17", self.octet)
+    }
+
+    /// Addresses of Services. A real node routes them, so every cluster has its own: a part of the upper half.
+    pub(crate) fn services(&self) -> Ipv4Net {
+        let own = Ipv4Net::new(Ipv4Addr::new(10, self.octet, 128, 0), 18);
+        own.ok().filter(|_| self.real_node).unwrap_or(UNROUTED_SERVICES)
+    }
+
+    /// The nth Service address; the first one is the Service `default/kubernetes`.
+    pub(crate) fn service(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.services().network().to_bits() + n)
+    }
+
     /// Whether kwok gives Pods addresses.
     pub(crate) fn hands_out_addresses(&self) -> bool {
         self.addresses
@@ -76,7 +106,7 @@ impl PodNetwork {
         self.netns.as_deref()
     }
 
-    /// Address of every fake node, at the end of the range, where no Pod arrives.
+    /// Address of the real node and of every fake one, at the end of the range, where no Pod arrives.
     pub(crate) fn node_address(&self) -> Ipv4Addr {
         self.nth_last(2)
     }
@@ -96,19 +126,25 @@ impl PodNetwork {
         let Self { octet, range, .. } = self;
         let (netns, link) = (netns_name(*octet), link_name(*octet));
         ip(&["netns", "add", &netns], "")?;
-        let outside = format!(
+        let mut outside = format!(
             "link add {link} type veth peer name eth0 netns {netns}\n\
              address add 169.254.{octet}.1/30 dev {link}\n\
              link set {link} up\n"
         );
-        ip(&["-batch", "-"], &outside)?;
-        let inside = format!(
+        let mut inside = format!(
             "link set lo up\n\
              address add 169.254.{octet}.2/30 dev eth0\n\
              link set eth0 up\n\
-             route add local {range} dev lo\n\
              route add default via 169.254.{octet}.1\n"
         );
+        if self.real_node {
+            // The API server listens on this side; the node's Pods and Services are all on the other.
+            let _ = writeln!(outside, "address add {}/32 dev {link}", self.api_address());
+            let _ = writeln!(inside, "address add {}/32 dev eth0", self.node_address());
+        } else {
+            let _ = writeln!(inside, "route add local {range} dev lo");
+        }
+        ip(&["-batch", "-"], &outside)?;
         ip(&["-netns", &netns, "-batch", "-"], &inside)?;
         ip(&["route", "add", &range.to_string(), "via", &format!("169.254.{octet}.2"), "dev", &link], "")
     }

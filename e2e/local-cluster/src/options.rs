@@ -13,6 +13,9 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Number of fake nodes.
     pub nodes: u16,
+    /// One real node: Pods run in containers, Services lead to them, names are resolved. Needs root on Linux; then
+    /// [`ClusterOptions::nodes`] is best 0.
+    pub real_node: bool,
     /// Give running Pods addresses. Without them Pods run, but no EndpointSlice names them.
     pub pod_addresses: bool,
     /// Give them addresses only where something can answer there, which needs root.
@@ -47,11 +50,20 @@ pub enum Profile {
     Release,
 }
 
+impl ClusterOptions {
+    /// A cluster with one real node and no fake ones.
+    #[must_use]
+    pub fn on_a_real_node() -> Self {
+        Self { nodes: 0, real_node: true, ..Self::default() }
+    }
+}
+
 impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             kubeconfig: None,
             nodes: 2,
+            real_node: false,
             pod_addresses: true,
             only_reachable_addresses: false,
             controller_manager: true,

@@ -38,6 +38,12 @@ pub enum Program {
     Kubectl,
     /// Renders, checks and installs the charts; no cluster starts it.
     Helm,
+    /// Runs the Pods of a real node.
+    Kubelet,
+    /// Leads Service addresses to Pods on a real node.
+    KubeProxy,
+    /// Resolves names for the Pods of a real node.
+    Coredns,
 }
 
 impl Program {
@@ -51,6 +57,9 @@ impl Program {
         Self::Kubectl,
     ];
 
+    /// What a real node needs beside them.
+    pub const NODE: [Self; 3] = [Self::Kubelet, Self::KubeProxy, Self::Coredns];
+
     /// The file name, also the name shown to people.
     pub fn name(self) -> &'static str {
         match self {
@@ -61,6 +70,9 @@ impl Program {
             Self::Kwok => "kwok",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::Coredns => "coredns",
         }
     }
 
@@ -70,6 +82,7 @@ impl Program {
             Self::Etcd => &ETCD,
             Self::Kwok => &KWOK,
             Self::Helm => &HELM,
+            Self::Coredns => &COREDNS,
             _ => &KUBERNETES,
         }
     }
@@ -84,6 +97,9 @@ impl Program {
             Self::Kwok => "sigs.k8s.io/kwok/cmd/kwok",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Self::Helm => "helm.sh/helm/v3/cmd/helm",
+            Self::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
+            Self::KubeProxy => "k8s.io/kubernetes/cmd/kube-proxy",
+            Self::Coredns => ".",
         }
     }
 }
@@ -94,6 +110,8 @@ pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) go_mod: &'static str,
     pub(crate) go_sum: &'static str,
+    /// A `main` of our own, where the module's would bring far more than is used.
+    pub(crate) main_go: Option<&'static str>,
     /// What is built into one directory at once; programs of a module share most of their packages.
     pub(crate) programs: &'static [Program],
     /// The module whose version the linker stamps into the programs.
@@ -106,11 +124,14 @@ static KUBERNETES: Tool = Tool {
     name: "kubernetes",
     go_mod: include_str!("../../toolchain/kubernetes/go.mod"),
     go_sum: include_str!("../../toolchain/kubernetes/go.sum"),
+    main_go: None,
     programs: &[
         Program::KubeApiserver,
         Program::KubeControllerManager,
         Program::KubeScheduler,
         Program::Kubectl,
+        Program::Kubelet,
+        Program::KubeProxy,
     ],
     version_of: Some("k8s.io/kubernetes"),
     variables: &[],
@@ -119,6 +140,7 @@ static ETCD: Tool = Tool {
     name: "etcd",
     go_mod: include_str!("../../toolchain/etcd/go.mod"),
     go_sum: include_str!("../../toolchain/etcd/go.sum"),
+    main_go: None,
     programs: &[Program::Etcd],
     version_of: None,
     variables: &[],
@@ -127,6 +149,7 @@ static KWOK: Tool = Tool {
     name: "kwok",
     go_mod: include_str!("../../toolchain/kwok/go.mod"),
     go_sum: include_str!("../../toolchain/kwok/go.sum"),
+    main_go: None,
     programs: &[Program::Kwok],
     version_of: None,
     variables: &[],
@@ -135,6 +158,7 @@ static HELM: Tool = Tool {
     name: "helm",
     go_mod: include_str!("../../toolchain/helm/go.mod"),
     go_sum: include_str!("../../toolchain/helm/go.sum"),
+    main_go: None,
     programs: &[Program::Helm],
     version_of: None,
     // A Helm built from its module believes in Kubernetes 1.20 while it only renders, and refuses our charts.
@@ -144,12 +168,23 @@ static HELM: Tool = Tool {
     ],
 };
 
+static COREDNS: Tool = Tool {
+    name: "coredns",
+    go_mod: include_str!("../../toolchain/coredns/go.mod"),
+    go_sum: include_str!("../../toolchain/coredns/go.sum"),
+    main_go: Some(include_str!("../../toolchain/coredns/main.go")),
+    programs: &[Program::Coredns],
+    version_of: None,
+    variables: &[],
+};
+
 impl Tool {
     /// `<name>-<16 hex digits of the pins' hash>`.
     pub(crate) fn key(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.go_mod);
         hash.update(self.go_sum);
+        hash.update(self.main_go.unwrap_or_default());
         hash.update(self.linker_flags());
         let digest = hex::encode(hash.finalize());
         format!("{}-{}", self.name, digest.get(..16).unwrap_or(&digest))

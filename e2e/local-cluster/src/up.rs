@@ -2,13 +2,15 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::cluster::wanted_programs;
+use crate::cluster::{ensure_machine, wanted_programs};
+use crate::node;
 use crate::options::ClusterOptions;
 use crate::programs::Programs;
 use crate::supervisor::protocol::{Notice, Order, Request};
@@ -18,9 +20,9 @@ use crate::terminal::{Terminal, Tone};
 /// Arguments of `local-cluster up`.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// Number of fake nodes.
-    #[arg(long, default_value_t = 2)]
-    nodes: u16,
+    /// Number of fake nodes, or `real`: one node that runs Pods in containers (needs root).
+    #[arg(long, default_value = "2")]
+    nodes: Nodes,
     /// Requests per second for the controllers and the scheduler; 0 keeps their own limits.
     #[arg(long, default_value_t = 500)]
     controller_qps: u32,
@@ -33,6 +35,28 @@ pub struct UpArgs {
     /// Talk JSON lines with the program that started this one and end with it.
     #[arg(long, hide = true)]
     supervised: bool,
+}
+
+/// The nodes of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// So many, played by kwok.
+    Fake(u16),
+    /// One with kubelet and containers.
+    Real,
+}
+
+impl FromStr for Nodes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "real" {
+            return Ok(Self::Real);
+        }
+        text.parse()
+            .map(Self::Fake)
+            .map_err(|error| format!("{error}; give a number of fake nodes, or `real`"))
+    }
 }
 
 /// Runs a cluster until Ctrl-C, SIGTERM, SIGHUP or (supervised) the end of standard input.
@@ -92,13 +116,20 @@ async fn supervised(sender: mpsc::Sender<Input>, input: mpsc::Receiver<Input>) -
 
 async fn for_people(args: &UpArgs, input: mpsc::Receiver<Input>) -> Result<()> {
     let terminal = Terminal::stderr();
+    let (nodes, real_node) = match args.nodes {
+        Nodes::Fake(count) => (count, false),
+        Nodes::Real => (0, true),
+    };
     let options = ClusterOptions {
-        nodes: args.nodes,
+        nodes,
+        real_node,
         controller_qps: (args.controller_qps > 0).then_some(args.controller_qps),
         api_server_args: args.api_server_args.clone(),
         ..ClusterOptions::default()
     };
+    ensure_machine(&options)?;
     let programs = Programs::ensure(&wanted_programs(&options), terminal)?;
+    let pause = node::images::pause_program(&options)?;
     let copy = args.write_kubeconfig.clone();
     let started = std::time::Instant::now();
     let say = move |notice: Notice| match notice {
@@ -118,5 +149,5 @@ async fn for_people(args: &UpArgs, input: mpsc::Receiver<Input>) -> Result<()> {
         }
         Notice::Failed { .. } | Notice::Answer { .. } => {}
     };
-    serve(Order { options, programs }, input, say).await.context("starting the local cluster")
+    serve(Order { options, programs, pause }, input, say).await.context("starting the local cluster")
 }

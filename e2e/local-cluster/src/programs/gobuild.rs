@@ -54,6 +54,9 @@ fn build_tool(tool: &Tool, cache: &Path, terminal: Terminal) -> Result<()> {
     fs::create_dir_all(&staging).with_context(|| format!("creating {}", staging.display()))?;
     fs::write(home.join("go.mod"), tool.go_mod).context("writing go.mod")?;
     fs::write(home.join("go.sum"), tool.go_sum).context("writing go.sum")?;
+    if let Some(main) = tool.main_go {
+        fs::write(home.join("main.go"), main).context("writing main.go")?;
+    }
     let names: Vec<&str> = wanted.iter().map(|program| program.name()).collect();
     go_build(tool, &wanted, &home, &format!("building {} (once per machine)", names.join(", ")), terminal)?;
     for program in wanted {

@@ -15,6 +15,8 @@ pub struct Order {
     pub options: ClusterOptions,
     /// Where the programs are.
     pub programs: Programs,
+    /// The program that holds a Pod's namespaces, linked statically; for a real node.
+    pub pause: Option<PathBuf>,
 }
 
 /// A further line to a supervisor.

@@ -16,6 +16,7 @@ use super::protocol::{Act, ClusterInfo, Notice, Order, Outcome, Request, Value};
 use crate::access;
 use crate::control_plane::ControlPlane;
 use crate::network::PodNetwork;
+use crate::node;
 use crate::wait::log_tail;
 use crate::workdir::{self, WorkDir};
 
@@ -61,6 +62,9 @@ pub async fn serve(
         }
     };
     cluster.children.end_all(GRACE).await;
+    if let Some((_, workdir)) = &cluster.dir {
+        node::take_down(workdir.path());
+    }
     drop(cluster);
     result
 }
@@ -79,7 +83,10 @@ struct Supervised {
 
 impl Supervised {
     async fn bring_up(&mut self, order: &Order, say: &impl Fn(Notice)) -> Result<ClusterInfo> {
-        workdir::sweep(crate::network::take_down);
+        workdir::sweep(|dir| {
+            node::take_down(dir);
+            crate::network::take_down(dir);
+        });
         let workdir = WorkDir::create()?;
         let dir = workdir.path().to_owned();
         let network = PodNetwork::lease(&dir, &order.options)?;
@@ -99,6 +106,7 @@ impl Supervised {
         }
         let progress = |text: &str| say(Notice::Progress { text: text.to_owned() });
         let plane = ControlPlane::prepare(&dir, &order.options, &order.programs, &network)?;
+        let dns = node::files::dns_address(&network);
         self.dir = Some((network, workdir));
         let second_wave = plane.second_wave();
         info.kubeconfig.clone_from(&plane.kubeconfig);
@@ -123,10 +131,19 @@ impl Supervised {
         }
         add_nodes(&client, order.options.nodes).await?;
         let controllers = order.options.controller_manager;
+        let nodes = order.options.nodes + u16::from(order.options.real_node);
         self.until(NODES_DEADLINE, "the nodes to get ready", async || {
-            nodes_ready(&client, order.options.nodes, controllers).await
+            nodes_ready(&client, nodes, controllers).await
         })
         .await?;
+        if order.options.real_node {
+            progress("starting CoreDNS on the node");
+            let base = node::images::pack_base(&dir, order)?;
+            node::images::import(&dir, &base).await?;
+            node::addons::install(&client, dns).await?;
+            self.until(NODES_DEADLINE, "CoreDNS to get ready", async || node::addons::ready(&client).await)
+                .await?;
+        }
         info.pids.clone_from(&self.pids);
         Ok(info)
     }
