@@ -38,7 +38,8 @@ pub enum ClientError {
     Conflict(String),
 }
 
-/// Brings the client about. `desired` says what it should be, given what was found.
+/// Brings the client about. `found` is what a look has just shown, and whether the client comes from the operator this
+/// product replaces; `desired` says what it should be, given what was found.
 ///
 /// # Errors
 /// What a later try or a person may fix.
@@ -47,19 +48,24 @@ pub async fn ensure(
     server: &Server,
     client_id: &str,
     cluster_id: &str,
-    inherited: bool,
+    (found, inherited): (Option<Client>, bool),
     desired: impl Fn(Option<&Client>) -> Desired,
 ) -> Result<Registered, ClientError> {
     let keycloak = &ctx.keycloak;
     let policy = ctx.settings.client_conflict_policy;
     let mut created = false;
+    let mut first = Some(found);
     for pair in 0..PAIRS {
         if pair > 0 {
             tokio::time::sleep(PAUSE).await;
         }
         // A create that was answered with "exists" is followed by one more look before the pause.
         for _ in 0..2 {
-            if let Some(found) = keycloak.find_client(server, client_id).await? {
+            let found = match first.take() {
+                Some(found) => found,
+                None => keycloak.find_client(server, client_id).await?,
+            };
+            if let Some(found) = found {
                 let owner = ownership(&found, cluster_id, inherited, policy);
                 if let Ownership::Conflict(why) = owner {
                     return Err(ClientError::Conflict(why));

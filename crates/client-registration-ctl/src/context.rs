@@ -95,6 +95,8 @@ pub struct Context {
     pub metrics: OwnMetrics,
     /// Registrations that were compared with Keycloak.
     pub checked: Memory<Unit, Checked>,
+    /// Workloads whose Secret somebody else has, without our label.
+    pub taken: Memory<Unit, ()>,
     /// Audience scopes that are not ready.
     pub audience_pending: Memory<Unit, ()>,
     /// Since when a workload is no agent any more.
@@ -167,6 +169,7 @@ impl Context {
             limiter,
             metrics,
             checked: Memory::default(),
+            taken: Memory::default(),
             audience_pending: Memory::default(),
             leaving: Memory::default(),
             waiting_for_pods: Memory::default(),
@@ -277,6 +280,7 @@ impl Context {
     /// Drops what is remembered about a unit that is gone.
     pub fn forget(&self, unit: &Unit) {
         self.checked.remove(unit);
+        self.taken.remove(unit);
         self.audience_pending.remove(unit);
         self.leaving.remove(unit);
         self.metrics.set_state(unit, None);

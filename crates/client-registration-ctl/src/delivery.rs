@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     annotation::{self, Wish},
+    claim,
     context::Context,
     error::Error,
     leaving, pods,
@@ -42,7 +43,7 @@ pub struct Delivered {
     pub first: bool,
 }
 
-/// Writes the Secret.
+/// Writes the Secret; `None` = there is one although `live` says that there is none.
 ///
 /// # Errors
 /// What the API server says.
@@ -51,30 +52,43 @@ pub async fn secret(
     subject: &Subject,
     live: Option<&ApiSecret>,
     plan: Plan,
-) -> Result<Delivered, Error> {
+) -> Result<Option<Delivered>, Error> {
     let (namespace, name) = (&subject.unit.namespace, subject.unit.secret_name());
     let version = |live: Option<&ApiSecret>| {
         live.and_then(|live| live.metadata.resource_version.clone()).unwrap_or_default()
     };
     match plan {
-        Plan::Leave => Ok(Delivered { version: version(live), revision: 1, rotated: false, first: false }),
+        Plan::Leave => {
+            Ok(Some(Delivered { version: version(live), revision: 1, rotated: false, first: false }))
+        }
         Plan::Keep { revision } => {
             // Not in the index when Secrets are not watched.
             if let Some(meta) = live.and_then(|live| SecretMeta::of(live.metadata.clone())) {
                 let _ = ctx.index.secrets.upsert(meta);
             }
-            Ok(Delivered { version: version(live), revision, rotated: false, first: false })
+            Ok(Some(Delivered { version: version(live), revision, rotated: false, first: false }))
         }
         Plan::Apply { fields, revision, rotated, replace } => {
-            if replace && let Some(uid) = live.and_then(|live| live.metadata.uid.as_deref()) {
-                // Without the finalizer, or the client would go with the Secret.
-                write::remove_finalizer(ctx, namespace, &name).await?;
-                write::delete_secret(ctx, namespace, &name, uid).await?;
-            }
-            let meta = write::apply_secret(ctx, namespace, &name, fields).await?;
+            let written = match live {
+                // Not an apply: that would write over a Secret which the watch does not show.
+                None => write::create_secret(ctx, namespace, &name, fields).await?,
+                Some(live) if replace => {
+                    // Without the finalizer, or the client would go with the Secret.
+                    write::remove_finalizer(ctx, namespace, &name).await?;
+                    let uid = live.metadata.uid.as_deref().unwrap_or_default();
+                    write::delete_secret(ctx, namespace, &name, uid).await?;
+                    write::create_secret(ctx, namespace, &name, fields).await?
+                }
+                Some(live) => {
+                    if let Some(takeover) = claim::takeover(&live.metadata) {
+                        write::take_over_secret(ctx, namespace, &name, &takeover).await?;
+                    }
+                    Some(write::apply_secret(ctx, namespace, &name, fields).await?)
+                }
+            };
+            let Some(version) = written else { return Ok(None) };
             tracing::info!(workload = %subject.unit, secret = name, revision, "credentials delivered");
-            let version = meta.map(|meta| meta.version).unwrap_or_default();
-            Ok(Delivered { version, revision, rotated, first: live.is_none() })
+            Ok(Some(Delivered { version, revision, rotated, first: live.is_none() }))
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod annotation;
 pub mod audience;
 pub mod authbridge_config;
+pub mod claim;
 pub mod clients;
 pub mod conditions;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod delivery;
 pub mod discovery;
 pub mod error;
 pub mod events;
+pub mod exchange;
 pub mod identity;
 pub mod index;
 pub mod keycloak;

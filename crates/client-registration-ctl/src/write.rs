@@ -18,7 +18,7 @@ use controller_kit::{
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::{Value, json};
 
@@ -53,6 +53,13 @@ fn store(
     Some(meta)
 }
 
+fn stored_version(
+    ctx: &Context,
+    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> String {
+    store(ctx, metadata).map(|meta| meta.version).unwrap_or_default()
+}
+
 /// Reads a Secret with its data.
 ///
 /// # Errors
@@ -83,7 +90,48 @@ pub async fn look_at_secret(ctx: &Context, unit: &Unit) -> Result<(), Error> {
     Ok(())
 }
 
-/// Applies a Secret; its metadata afterwards.
+/// Creates a Secret; its version. `None` = there is one of that name.
+///
+/// # Errors
+/// What the API server says.
+pub async fn create_secret(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    fields: Value,
+) -> Result<Option<String>, Error> {
+    ctx.may_write()?;
+    let failed = PassError::api("write", format!("Secret {namespace}/{name}"));
+    let mut secret: ApiSecret = match serde_json::from_value(fields) {
+        Ok(secret) => secret,
+        Err(error) => return Err(failed(kube::Error::SerdeError(error)).into()),
+    };
+    secret.metadata.name = Some(name.to_owned());
+    let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+    match secrets(ctx, namespace).create(&params, &secret).await {
+        Ok(created) => Ok(Some(stored_version(ctx, created.metadata))),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+        Err(error) => Err(failed(error).into()),
+    }
+}
+
+/// Sends the patch of [`crate::claim::takeover`].
+///
+/// # Errors
+/// What the API server says; the Secret may have changed meanwhile.
+pub async fn take_over_secret(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    takeover: &Value,
+) -> Result<(), Error> {
+    ctx.may_write()?;
+    let patched = secrets(ctx, namespace).patch_metadata(name, &params(), &Patch::Merge(takeover)).await;
+    patched.map_err(PassError::api("write", format!("Secret {namespace}/{name}")))?;
+    Ok(())
+}
+
+/// Applies a Secret; its version afterwards.
 ///
 /// # Errors
 /// What the API server says.
@@ -92,11 +140,11 @@ pub async fn apply_secret(
     namespace: &str,
     name: &str,
     fields: Value,
-) -> Result<Option<SecretMeta>, Error> {
+) -> Result<String, Error> {
     ctx.may_write()?;
     let applied = apply::apply(&secrets(ctx, namespace), name, FIELDS, fields).await;
     let secret = applied.map_err(PassError::api("write", format!("Secret {namespace}/{name}")))?;
-    Ok(store(ctx, secret.metadata))
+    Ok(stored_version(ctx, secret.metadata))
 }
 
 /// Deletes a Secret, if it is still this one.

@@ -26,6 +26,8 @@ use crate::calls::Calls;
 use crate::report::{Report, Unit};
 use crate::scene;
 
+/// Where SPIRE's trust bundle would be; the chart grants to read it.
+const SPIRE_NAMESPACE: &str = "zero-trust-workload-identity-manager";
 const CREDENTIALS: &str = "app.kubernetes.io/managed-by=kagenti-operator";
 /// Logins with delivered credentials that are tried.
 const LOGINS: usize = 5;
@@ -64,6 +66,7 @@ impl Place {
             .context("building the components")??;
         eprintln!("starting a control plane, authbridge-webhook and Keycloak");
         let suite = Suite::own(options).await?;
+        suite.namespace(SPIRE_NAMESPACE, json!({})).await?;
         let keycloak = Keycloak::start(suite.cluster(), KeycloakOptions::default()).await?;
         let realm = Realm::create(&keycloak, REALM).await?;
         let proxy = Proxy::before(keycloak.url()).await?;
