@@ -16,6 +16,6 @@ pub use jwt::Token;
 pub use proxy::{Fault, Proxy, Seen};
 pub use realm::{Account, Realm};
 pub use registration::Registration;
-pub use shared::{Servers, bare, keycloak, mlflow, mlflow_with_workspaces};
+pub use shared::{Servers, bare, keycloak, mlflow, mlflow_with_workspaces, without_pods};
 pub use tracking::Tracking;
 pub use web::{Call, Reply};

@@ -197,6 +197,11 @@ impl Suite {
         Self::start(options, Some(permit)).await
     }
 
+    /// A cluster that lives as long as the test program, beside those of the tests: it takes no test's place.
+    pub(crate) async fn beside_tests(options: Options) -> Result<Self> {
+        Self::start(options, None).await
+    }
+
     async fn start(options: Options, permit: Option<SemaphorePermit<'static>>) -> Result<Self> {
         let packages: Vec<&str> = [(RUNTIME_CTL, &options.runtime_ctl), (WEBHOOK, &options.webhook)]
             .iter()

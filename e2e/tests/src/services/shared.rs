@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
+use local_cluster::ClusterOptions;
 use local_cluster::services::{Keycloak, KeycloakOptions, Mlflow, MlflowOptions, preflight};
 use tokio::sync::OnceCell;
 
@@ -25,7 +26,7 @@ impl Servers {
         let started = HOST.get_or_init(|| async {
             let start = async {
                 preflight::require().await?;
-                Suite::own(bare()).await.map(Arc::new)
+                Suite::beside_tests(without_pods()).await.map(Arc::new)
             };
             start.await.map_err(|error| format!("{error:#}"))
         });
@@ -36,6 +37,12 @@ impl Servers {
 /// Options of clusters on which these components are tested: nothing injects, nobody else writes.
 pub fn bare() -> Options {
     Options::default().without_webhook().without_runtime_ctl().without_csi_driver().fixture("mlflow")
+}
+
+/// The same where no Pod runs: no nodes, no scheduler. They start sooner.
+pub fn without_pods() -> Options {
+    let cluster = ClusterOptions { nodes: 0, scheduler: false, ..ClusterOptions::default() };
+    Options { cluster, ..bare() }
 }
 
 /// The Keycloak of all tests.

@@ -1,9 +1,7 @@
 //! mlflow-ctl at work on a real or a scripted MLflow.
-//!
-//! Long times are shortened (decision 30): `--mlflow-resync-period` from 1 h to 10 s, by a factor of 360.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,16 +9,17 @@ use local_cluster::{Component, ComponentOptions};
 use serde_json::{Value, json};
 
 use super::proxy::{Fault, Proxy, Seen};
-use super::shared::bare;
+use super::shared::without_pods;
 use crate::json::Json as _;
 use crate::suite::{Options, Suite};
-use crate::{Ns, kinds, objects};
+use crate::{Ns, exposition, kinds, objects};
 
 /// Package, program, chart and ServiceAccount.
 pub const COMPONENT: &str = "mlflow-ctl";
 /// The token that the component sends; a file stands for the mounted one.
 pub const TOKEN: &str = "a-token-of-the-controller";
-const RESYNC: &str = "--mlflow-resync-period=10s";
+/// The annotation of pod templates with the id.
+pub const ID: &str = "mlflow.kagenti.io/experiment-id";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How the component finds its server.
@@ -50,9 +49,9 @@ impl Deref for Tracking {
 }
 
 impl Tracking {
-    /// A component of a test's own on a bare cluster.
+    /// A component of a test's own on a bare cluster without Pods.
     pub async fn start<S: Into<String>>(found: Found, args: impl IntoIterator<Item = S>) -> Result<Self> {
-        Self::start_on(bare(), found, args).await
+        Self::start_on(without_pods(), found, args).await
     }
 
     /// A component on a cluster of these options.
@@ -61,15 +60,17 @@ impl Tracking {
         found: Found,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Self> {
+        Self::start_as(options, found, ComponentOptions::new(COMPONENT).args(args)).await
+    }
+
+    /// A component as described, on a cluster of these options.
+    pub async fn start_as(options: Options, found: Found, process: ComponentOptions) -> Result<Self> {
         let suite = Suite::own(options).await?;
         let token = tempfile::tempdir().context("a directory for the token")?;
         let file = token.path().join("token");
         std::fs::write(&file, format!("{TOKEN}\n")).context("writing the token")?;
-        let mut process = ComponentOptions::new(COMPONENT).args([
-            format!("--mlflow-token-file={}", file.display()),
-            "--log-level=debug".to_owned(),
-            RESYNC.to_owned(),
-        ]);
+        let mut process =
+            process.args([format!("--mlflow-token-file={}", file.display()), "--log-level=debug".to_owned()]);
         match &found {
             Found::Flag(url) => process = process.args([format!("--mlflow-tracking-uri={url}")]),
             Found::Object(url) => {
@@ -78,7 +79,7 @@ impl Tracking {
             }
             Found::NotYet => {}
         }
-        let component = Component::start(suite.cluster(), process.args(args)).await?;
+        let component = Component::start(suite.cluster(), process).await?;
         component.wait_ready(READY_WITHIN).await?;
         Ok(Self { suite, component, _token: token })
     }
@@ -88,10 +89,31 @@ impl Tracking {
         &self.component
     }
 
+    /// Ends the process and starts it again with more flags (the last of a repeated flag counts).
+    pub async fn restart_with(&self, flags: &[&str]) -> Result<()> {
+        self.component.terminate().await?;
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.component.restart_with(&flags).await?;
+        self.component.wait_ready(READY_WITHIN).await
+    }
+
+    /// Makes a namespace in which the Pods of `weather` can run: with its ServiceAccount.
+    pub async fn with_account(&self, name: &str) -> Result<Ns> {
+        let ns = self.suite.namespace(name, Value::Null).await?;
+        ns.create(objects::named(kinds::SERVICE_ACCOUNT, "weather-sa")).await?;
+        Ok(ns)
+    }
+
+    /// How many workloads the component counts in this state.
+    pub async fn count(&self, state: &str) -> Result<f64> {
+        let page = self.component.metrics_text().await?;
+        Ok(exposition::sum(&page, "mlflow_ctl_workloads", &[("state", state)]))
+    }
+
     /// Waits until a Deployment carries an experiment's id, and returns it.
     pub async fn until_configured(&self, ns: &Ns, limit: Duration, name: &str) -> Result<Value> {
         ns.until(limit, kinds::DEPLOYMENT, name, "its experiment", |object| {
-            object.template_annotation("mlflow.kagenti.io/experiment-id").is_some()
+            object.template_annotation(ID).is_some()
         })
         .await
     }
@@ -129,19 +151,38 @@ pub async fn scripted(
     create: impl Fn(&Seen) -> Fault + Send + Sync + 'static,
     found: Value,
 ) -> Result<Arc<Proxy>> {
+    Proxy::scripted(move |seen| Some(answer(seen, || create(seen), &found))).await.map(Arc::new)
+}
+
+/// One answer of such a server.
+pub fn answer(seen: &Seen, create: impl FnOnce() -> Fault, found: &Value) -> Fault {
+    let path = seen.path.split('?').next().unwrap_or_default();
+    match path.rsplit_once("/mlflow/").map(|(_, call)| call) {
+        Some("server-info") => {
+            Fault::json(200, &json!({"store_type": "SqlStore", "workspaces_enabled": true}))
+        }
+        Some("experiments/create") => create(),
+        Some("experiments/get-by-name" | "experiments/get") if found.is_object() => {
+            Fault::json(200, &json!({"experiment": found}))
+        }
+        Some("experiments/restore") => Fault::json(200, &json!({})),
+        _ => Fault::json(404, &json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"})),
+    }
+}
+
+/// A scripted MLflow that numbers the experiments and knows them by their ids, for tests with too many for a real one.
+pub async fn numbering() -> Result<Arc<Proxy>> {
+    let names = Mutex::new(Vec::<String>::new());
     let server = Proxy::scripted(move |seen| {
-        let path = seen.path.split('?').next().unwrap_or_default();
-        Some(match path.rsplit_once("/mlflow/").map(|(_, call)| call) {
-            Some("server-info") => {
-                Fault::json(200, &json!({"store_type": "SqlStore", "workspaces_enabled": true}))
-            }
-            Some("experiments/create") => create(seen),
-            Some("experiments/get-by-name" | "experiments/get") if found.is_object() => {
-                Fault::json(200, &json!({"experiment": found}))
-            }
-            Some("experiments/restore") => Fault::json(200, &json!({})),
-            _ => Fault::json(404, &json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"})),
-        })
+        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = seen.path.split_once("experiment_id=").and_then(|(_, id)| id.parse::<usize>().ok());
+        let name = asked.and_then(|id| names.get(id.checked_sub(1)?));
+        let found = name.zip(asked).map(|(name, id)| experiment(&id.to_string(), name, "active"));
+        let create = || {
+            names.push(seen.json().text("/name").to_owned());
+            created(&names.len().to_string())
+        };
+        Some(answer(seen, create, &found.unwrap_or_default()))
     });
     server.await.map(Arc::new)
 }

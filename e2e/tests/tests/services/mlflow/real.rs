@@ -1,15 +1,17 @@
-//! Scenarios 11 and 16 on a real MLflow, and what only a real one can show: a run that is logged with nothing but the
-//! injected environment.
+//! Scenarios 11 and 16 on a real MLflow, with and without workspaces, and what only a real one can show: a run that is
+//! logged with nothing but the injected environment.
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::json::Json as _;
 use e2e::services::agents::{literals, tracked};
 use e2e::services::runs::{Experiments, WORKSPACE, log_run};
-use e2e::services::tracking::{Found, Tracking, marks};
-use e2e::services::{Proxy, Servers, mlflow, mlflow_with_workspaces};
+use e2e::services::tracking::{COMPONENT, Found, ID, Tracking, marks};
+use e2e::services::{Proxy, Servers, bare, mlflow, mlflow_with_workspaces};
 use e2e::{kinds, objects, secs};
 use local_cluster::services::{Mlflow, MlflowOptions};
 use serde_json::{Value, json};
+
+use super::{CONDITION, FAILED, VARIABLES, names};
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
@@ -23,10 +25,13 @@ async fn mlflow_11_stock_server() -> Result<()> {
     let experiments = Experiments::at(server.url());
     let found = experiments.by_name("stock/weather").await?.context("no experiment stock/weather")?;
     let env = literals(&workload, "agent");
-    let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
-    ensure!(names == ["MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"], "{names:?}");
+    for container in ["agent", "helper"] {
+        let names = names(&workload, container);
+        ensure!(names == [VARIABLES[0], VARIABLES[2], VARIABLES[3]], "{container}: {names:?}");
+    }
     ensure!(marks(&workload).len() == 3, "{:?}", marks(&workload));
     ensure!(ns.list(kinds::ROLE, "").await?.is_empty() && ns.list(kinds::ROLE_BINDING, "").await?.is_empty());
+    ensure!(!proxy.seen().is_empty(), "it was never asked");
     ensure!(proxy.seen().iter().all(|seen| seen.header(WORKSPACE).is_none()), "a workspace was named");
     ensure!(proxy.seen().iter().all(|seen| seen.header("authorization").is_none()), "a token was sent");
 
@@ -46,9 +51,8 @@ async fn mlflow_11_with_workspaces() -> Result<()> {
     let ns = tracking.namespace("spaced", Value::Null).await?;
     ns.create(tracked("weather")).await?;
     ns.create(objects::agent_runtime("weather", "weather")).await?;
-    let failed = "False/ExperimentFailed";
-    let runtime = ns.until_condition(secs(30), "weather", "MLflowConfigured", failed).await?;
-    let message = runtime.condition("MLflowConfigured").message;
+    let runtime = ns.until_condition(secs(30), "weather", CONDITION, FAILED).await?;
+    let message = runtime.condition(CONDITION).message;
     ensure!(message.contains("WorkspaceNotFound"), "{message}");
 
     all.create_workspace("spaced").await?;
@@ -95,7 +99,7 @@ async fn mlflow_11_another_tenants_experiment() -> Result<()> {
     second.create(greedy).await?;
     second.create(objects::agent_runtime("greedy", "greedy")).await?;
     let taken = "False/ExperimentNameTaken";
-    second.until_condition(secs(20), "greedy", "MLflowConfigured", taken).await?;
+    second.until_condition(secs(20), "greedy", CONDITION, taken).await?;
     ensure!(marks(&second.get(kinds::DEPLOYMENT, "greedy").await?).is_empty());
     Ok(())
 }
@@ -109,78 +113,30 @@ async fn mlflow_16_lost_experiment() -> Result<()> {
     let experiments = Experiments::at(server.url());
     // Others come first in the first database, so that the ids differ.
     experiments.create("somebody/else").await?;
-    let tracking = Tracking::start(Found::Flag(server.url().to_owned()), [""; 0]).await?;
-    let ns = tracking.namespace("team1", Value::Null).await?;
+    let found = Found::Flag(server.url().to_owned());
+    let tracking = Tracking::start_on(bare(), found, ["--mlflow-resync-period=10s"]).await?;
+    let ns = tracking.with_account("team1").await?;
     ns.create(tracked("weather")).await?;
     let before = tracking.until_configured(&ns, secs(20), "weather").await?;
-    ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
-    let sets = ns.replica_sets("weather").await?.len();
-    let id = "mlflow.kagenti.io/experiment-id";
-    let old = before.template_annotation(id).context("an id")?.to_owned();
+    let old = before.template_annotation(ID).context("an id")?.to_owned();
 
     server.server().stop().await?;
     server.forget_everything()?;
+    ns.rolled_out(secs(60), kinds::DEPLOYMENT, "weather").await?;
+    let mark = tracking.cluster().audit()?.mark()?;
     server.server().start_again().await?;
-    let renewed = |object: &Value| object.template_annotation(id).is_some_and(|now| now != old);
+    let renewed = |object: &Value| object.template_annotation(ID).is_some_and(|now| now != old);
     let after = ns.until(secs(120), kinds::DEPLOYMENT, "weather", "another experiment", renewed).await?;
-    let now = after.template_annotation(id).context("an id")?;
+    let now = after.template_annotation(ID).context("an id")?;
     for container in ["agent", "helper"] {
+        ensure!(names(&after, container) == [VARIABLES[0], VARIABLES[2], VARIABLES[3]], "{container}");
         let env = literals(&after, container);
-        ensure!(env.contains(&("MLFLOW_EXPERIMENT_ID".to_owned(), now.to_owned())), "{container}: {env:?}");
+        ensure!(env.contains(&(VARIABLES[2].to_owned(), now.to_owned())), "{container}: {env:?}");
     }
     ensure!(experiments.by_name("team1/weather").await?.context("no experiment")?["experiment_id"] == now);
-    ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
-    ensure!(ns.replica_sets("weather").await?.len() == sets + 1, "more than one patch");
-    log_run(server.python(), &literals(&after, "agent")).await.map(drop)
-}
-
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn mlflow_fault_deleted_and_renamed_on_the_server() -> Result<()> {
-    let server = mlflow().await?;
-    let experiments = Experiments::at(server.url());
-    let tracking = Tracking::start(Found::Flag(server.url().to_owned()), [""; 0]).await?;
-    let ns = tracking.namespace("by-hand", Value::Null).await?;
-    ns.create(tracked("weather")).await?;
-    let workload = tracking.until_configured(&ns, secs(20), "weather").await?;
-    let id = workload.template_annotation("mlflow.kagenti.io/experiment-id").context("an id")?.to_owned();
-    experiments.delete(&id).await?;
-    e2e::wait_for(secs(45), "the experiment to be restored", async || {
-        let found = experiments.by_name("by-hand/weather").await?.unwrap_or_default();
-        Ok((found.text("/lifecycle_stage") == "active").then_some(()))
-    })
-    .await?;
-    experiments.rename(&id, "by-hand/renamed").await?;
-    let renewed = |object: &Value| {
-        object.template_annotation("mlflow.kagenti.io/experiment-id").is_some_and(|now| now != id)
-    };
-    let after = ns.until(secs(45), kinds::DEPLOYMENT, "weather", "another experiment", renewed).await?;
-    log_run(server.python(), &literals(&after, "agent")).await.map(drop)
-}
-
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn mlflow_fault_refusals_of_a_real_server() -> Result<()> {
-    let host = Servers::suite().await?;
-    let guarded = MlflowOptions { name: "mlflow-refuses".to_owned(), basic_auth: true, ..Default::default() };
-    let guarded = Mlflow::start(host.cluster(), guarded).await?;
-    let hosts = vec!["mlflow.mlflow.svc:*".to_owned()];
-    let picky = MlflowOptions { name: "mlflow-picky".to_owned(), allowed_hosts: hosts, ..Default::default() };
-    let picky = Mlflow::start(host.cluster(), picky).await?;
-    for (server, code) in [(&guarded, "Unauthenticated"), (&picky, "HostRejected")] {
-        let tracking = Tracking::start(Found::Flag(server.url().to_owned()), [""; 0]).await?;
-        let ns = tracking.namespace("team1", Value::Null).await?;
-        let made = ns.create(tracked("weather")).await?;
-        ns.create(objects::agent_runtime("weather", "weather")).await?;
-        let failed = "False/ExperimentFailed";
-        let runtime = ns.until_condition(secs(30), "weather", "MLflowConfigured", failed).await?;
-        let message = runtime.condition("MLflowConfigured").message;
-        ensure!(message.contains(code), "{code}: {message}");
-        if code == "HostRejected" {
-            let host = server.url().trim_start_matches("http://");
-            ensure!(message.contains("--allowed-hosts") && message.contains(host), "{message}");
-        }
-        ensure!(ns.get(kinds::DEPLOYMENT, "weather").await?.template() == made.template());
-    }
+    log_run(server.python(), &literals(&after, "agent")).await?;
+    let writes = tracking.object_writes(mark, COMPONENT)?;
+    let patches = writes.iter().filter(|write| write.resource == "deployments").count();
+    ensure!(patches == 1, "{patches} patches: {writes:?}");
     Ok(())
 }
