@@ -90,6 +90,22 @@ fn the_demo_of_signatures_is_true() -> Result<()> {
     )
 }
 
+/// Before anything is built or started; that it works with both is a test of the services suite.
+#[test]
+fn the_full_demo_names_what_the_machine_lacks() -> Result<()> {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    let output =
+        demo.args(["--full", "--once"]).env("JAVA_HOME", "/nowhere").output().context("running it")?;
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("there is no /nowhere/bin/java") && err.contains("openjdk-17-jre-headless"),
+        "{err}"
+    );
+    assert!(!err.contains("building") && !err.contains("control plane"), "{err}");
+    Ok(())
+}
+
 fn ends_well(arguments: &[&str], parts: &[&str]) -> Result<()> {
     let output =
         Command::new(env!("CARGO_BIN_EXE_demo")).args(arguments).output().context("running the demo")?;

@@ -6,5 +6,6 @@
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
 mod client;
+mod demo;
 mod mlflow;
 mod servers;

@@ -3,6 +3,9 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 
+/// Longer names of volumes would tear the table apart.
+const LONGEST: usize = 40;
+
 /// What a reader notices about a Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodView {
@@ -45,6 +48,7 @@ impl PodView {
                 .map(|volume| volume.name.clone())
                 // Every Pod gets this one from Kubernetes, under a random name.
                 .filter(|name| !name.starts_with("kube-api-access-"))
+                .map(|name| console::truncate_str(&name, LONGEST, "…").into_owned())
                 .collect(),
             env: containers
                 .iter()

@@ -7,7 +7,7 @@ use local_cluster::terminal::{Task, Terminal, Tone};
 use local_cluster::{Cluster, Component};
 
 /// Columns of the name in front of a line of the story.
-const ACTOR_WIDTH: usize = 18;
+const ACTOR_WIDTH: usize = 23;
 /// From this width on tables have room between their columns.
 const WIDE: usize = 100;
 /// Lines of a component's log that explain a failure.
