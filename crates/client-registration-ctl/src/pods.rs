@@ -1,4 +1,4 @@
-//! Looks at the Pods of a workload: one list of a namespace, only when it matters (client-registration §9, §10).
+//! Looks at the Pods of a workload: one list, only when it matters (client-registration §9, §10).
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -128,7 +128,12 @@ async fn list(ctx: &Context, namespace: &str, params: &ListParams) -> Result<Vec
 /// # Errors
 /// What the API server says.
 pub async fn annotated(ctx: &Context, workload: &Workload, secret: &str) -> Result<PodsSeen, Error> {
-    let pods = list(ctx, &workload.key.unit.namespace, &ListParams::default().labels(label::TYPE)).await?;
+    // The Pods of others in the namespace would only be read and thrown away.
+    let selector = match &*workload.selector {
+        "" => label::TYPE.to_owned(),
+        own => format!("{},{own}", label::TYPE),
+    };
+    let pods = list(ctx, &workload.key.unit.namespace, &ListParams::default().labels(&selector)).await?;
     let own = pods.iter().filter(|pod| pod.is_live() && pod.is_of(&workload.key));
     Ok(own.fold(PodsSeen::default(), |seen, pod| PodsSeen {
         count: seen.count + 1,

@@ -29,9 +29,19 @@ pub struct SpecView {
     /// Sandbox v1beta1 only: `Running` or `Suspended`.
     pub operating_mode: Option<String>,
     /// Deployment and StatefulSet.
+    pub selector: Option<SelectorView>,
+    /// Deployment and StatefulSet.
     pub template: Option<TemplateView>,
     /// Sandbox.
     pub pod_template: Option<TemplateView>,
+}
+
+/// The part of a workload's selector that matters.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SelectorView {
+    /// Labels that all its Pods have.
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// The part of a workload's status that matters.
@@ -134,6 +144,8 @@ pub struct Workload {
     pub service_account: Option<String>,
     /// The Pods share the node's network.
     pub host_network: bool,
+    /// Labels that all Pods have, as a selector; empty = not known.
+    pub selector: Box<str>,
     /// Wanted Pods.
     pub desired: i32,
     /// Pods that are ready.
@@ -145,6 +157,11 @@ pub struct Workload {
 /// The suite's own keys; others are not kept.
 fn ours(map: Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
     map.into_iter().flatten().filter(|(key, _)| is_suite_key(key)).collect()
+}
+
+fn selector_text(selector: Option<SelectorView>) -> String {
+    let labels = selector.into_iter().flat_map(|selector| selector.match_labels);
+    labels.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 impl Workload {
@@ -174,6 +191,7 @@ impl Workload {
             annotations: ours(meta.annotations),
             service_account: template.spec.service_account_name.filter(|name| !name.is_empty()),
             host_network: template.spec.host_network == Some(true),
+            selector: selector_text(spec.selector).into(),
             desired,
             ready: if sandbox { desired } else { status.ready_replicas.unwrap_or(0) },
             rolled_out: sandbox

@@ -49,6 +49,37 @@ async fn a_new_agent_costs_six_calls() {
     assert!(stage.events().await.contains(&"ClientRegistered weather-agent".to_owned()));
 }
 
+/// §9: with the webhook in place a new agent costs one look at its own Pods instead of the template, and no more
+/// requests.
+#[tokio::test]
+async fn only_the_own_pods_are_looked_at() {
+    let stage = Stage::with(&["--template-annotation=auto"]).await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.deployment("w", json!({"spec": {"selector": {"matchLabels": {"app": "w", "a/b": "c"}}}}));
+    let secret = Stage::unit("w").secret_name();
+    stage.put(
+        "/api/v1/namespaces/team1/pods/w-abc-1",
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "w-abc-1", "namespace": "team1",
+                "labels": {"pod-template-hash": "abc", "kagenti.io/type": "agent"},
+                "annotations": {"kagenti.io/keycloak-client-credentials-secret-name": secret},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "w-abc", "uid": "u",
+                    "controller": true}]}}),
+    );
+    let calls = stage.calls("w").await;
+    assert_eq!(
+        lines(&calls),
+        [
+            format!("GET {DEPLOYMENTS}/w"),
+            format!("POST {SECRETS}"),
+            "GET /api/v1/namespaces/team1/pods".to_owned(),
+            format!("PATCH {runtime}/status"),
+        ]
+    );
+    let query = calls[2].query.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",");
+    assert!(query.contains("labelSelector=kagenti.io/type,a/b=c,app=w"), "{query}");
+}
+
 /// Scenario 7: nothing differs, nothing is written, neither in Keycloak nor in Kubernetes.
 #[tokio::test]
 async fn in_sync_means_no_write() {
