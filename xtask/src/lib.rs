@@ -1,6 +1,7 @@
 //! What is generated, from what. Each generator returns whole files or the generated parts of a page.
 
 mod api_reference;
+mod charts;
 mod crds;
 mod flags;
 mod rights;
@@ -22,6 +23,7 @@ pub struct Generated {
 pub fn differing(root: &Path) -> Result<Vec<Generated>> {
     let mut files = crds::files()?;
     files.push(api_reference::file()?);
+    files.extend(charts::files(root)?);
     files.extend(sections::pages(root)?);
     files
         .retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));

@@ -12,19 +12,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Generated, flags, rights};
+use crate::{Generated, charts, flags, rights};
 
 const OPEN: &str = "<!-- generated: ";
 const CLOSE: &str = "<!-- /generated -->";
 
-/// Every page below `docs/` that has generated parts, with those parts renewed.
+/// Every page below `docs/`, and every README and values.yaml of a chart, with their generated parts renewed.
 pub(crate) fn pages(root: &Path) -> Result<Vec<Generated>> {
-    let mut pages = Vec::new();
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(root.join("docs")).context("reading docs")? {
         let path = PathBuf::from("docs").join(entry?.file_name());
-        if path.extension().is_none_or(|e| e != "md") {
-            continue;
-        }
+        paths.extend(path.extension().is_some_and(|e| e == "md").then_some(path));
+    }
+    for entry in std::fs::read_dir(root.join("charts")).context("reading charts")? {
+        let chart = PathBuf::from("charts").join(entry?.file_name());
+        let pages = ["README.md", "values.yaml"].map(|file| chart.join(file));
+        paths.extend(pages.into_iter().filter(|path| root.join(path).is_file()));
+    }
+    let mut pages = Vec::new();
+    for path in paths {
         let text = std::fs::read_to_string(root.join(&path))
             .with_context(|| format!("reading {}", path.display()))?;
         let content =
@@ -39,7 +45,10 @@ fn section(root: &Path, name: &str) -> Result<String> {
     match name.split_once(' ') {
         Some(("flags", component)) => flags::table(component),
         Some(("rights", component)) => rights::table(root, component),
-        _ => bail!("no generator for `{name}`"),
+        _ => match charts::section(root, name)? {
+            Some(text) => Ok(text),
+            None => bail!("no generator for `{name}`"),
+        },
     }
 }
 
@@ -58,6 +67,8 @@ pub fn renewed(text: &str, generate: &dyn Fn(&str) -> Result<String>) -> Result<
         out.push('\n');
         out.push_str(generate(name)?.trim_end());
         out.push('\n');
+        // In a values.yaml the line begins as a comment.
+        out.push_str(after.get(..end).and_then(|old| old.rsplit('\n').next()).unwrap_or_default());
         out.push_str(CLOSE);
         rest = after.get(end + CLOSE.len()..).unwrap_or_default();
     }
@@ -75,6 +86,13 @@ mod tests {
         let new = renewed(page, &|name| Ok(format!("[{name}]"))).unwrap();
         assert_eq!(new, "a\n<!-- generated: x y -->\n[x y]\n<!-- /generated -->\nb\n");
         assert_eq!(renewed(&new, &|name| Ok(format!("[{name}]"))).unwrap(), new);
+    }
+
+    #[test]
+    fn a_comment_stays_one() {
+        let page = "# <!-- generated: x -->\nold\n# <!-- /generated -->\n";
+        let new = renewed(page, &|_| Ok("# new".to_owned())).unwrap();
+        assert_eq!(new, "# <!-- generated: x -->\n# new\n# <!-- /generated -->\n");
     }
 
     #[test]

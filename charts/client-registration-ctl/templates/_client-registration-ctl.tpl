@@ -11,6 +11,7 @@
 {{- $_ := set $ "explicit" (append $.explicit .) -}}
 {{- end -}}
 {{- with $keycloak.adminSecretName }}{{ $_ := set $.renames "keycloak-initial-admin" . }}{{ end -}}
+{{- if not $s.watchSecrets }}{{ $_ := set . "withoutVerbs" (dict "secrets" (list "list" "watch")) }}{{ end -}}
 {{- $_ := set $flags "enable-authbridge-config" $s.authbridgeConfig.enabled -}}
 {{- $_ := set $flags "client-auth-type" $s.authbridgeConfig.clientAuthType -}}
 {{- $_ := set $flags "credential-wait-timeout" $s.authbridgeConfig.credentialWaitTimeout -}}

@@ -4,9 +4,7 @@
 {{- $image := dict -}}
 {{- if .root.Values.image }}{{ $image = .root.Values.image }}{{ end -}}
 {{- if not $image.repository }}{{ $_ := set .s.image "repository" (.s.image.repository | trimSuffix "kagenti-crds-agent" | printf "%sruntime-ctl") }}{{ end -}}
-{{- if and (not $image.digest) .root.Values.global.digests -}}
-{{- with get .root.Values.global.digests "runtime-ctl" }}{{ $_ := set $.s.image "digest" . }}{{ end -}}
-{{- end -}}
+{{- if and (not $image.digest) (hasKey .s.digests "runtime-ctl") }}{{ $_ := set .s.image "digest" (get .s.digests "runtime-ctl") }}{{ end -}}
 {{- $key := ternary "keep" "kagenti-crds-agent.keep" .root.Chart.IsRoot -}}
 {{- if not .s.keep -}}
 {{- include "kagenti.finding" (dict "ctx" . "text" (printf "%s=false: this release does not delete definitions on uninstall; leave it true and delete them by hand" $key)) -}}

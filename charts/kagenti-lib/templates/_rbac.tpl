@@ -56,6 +56,13 @@ yes
 {{- end -}}
 {{- $_ := set $rule "resourceNames" $names -}}
 {{- end -}}
+{{- range $resource, $verbs := $ctx.withoutVerbs -}}
+{{- if and (has $resource $rule.resources) (not (hasKey $rule "resourceNames")) -}}
+{{- $left := list -}}
+{{- range $rule.verbs }}{{ if not (has . $verbs) }}{{ $left = append $left . }}{{ end }}{{ end -}}
+{{- $_ := set $rule "verbs" $left -}}
+{{- end -}}
+{{- end -}}
 {{- $rules = append $rules $rule -}}
 {{- end -}}
 {{- end -}}

@@ -78,7 +78,7 @@ umbrella also says `as` which component it speaks and with what `own` values.
   s (the settings in force), namespaces, namespaced, secure, metricsPort, metricsTls, openshift, serviceAccount,
   leaseSuffix, and empty lists for the component to fill: args, env, volumes, volumeMounts, ports, egress, ingress,
   findings; renames (resourceNames in files/rbac.yaml -> theirs here), named (namespaces there -> here),
-  explicit (named namespaces that the user named), notes.
+  explicit (named namespaces that the user named), withoutVerbs (resource -> verbs that these values do not need), notes.
 */}}
 {{- define "kagenti.prepare" -}}
 {{- $ctx := . -}}
@@ -135,6 +135,7 @@ umbrella also says `as` which component it speaks and with what `own` values.
 {{- $_ := set $ctx . list -}}
 {{- end -}}
 {{- $_ := set $ctx "named" dict -}}
+{{- $_ := set $ctx "withoutVerbs" dict -}}
 {{- $_ := set $ctx "renames" (dict (printf "%s.kagenti.dev" $component) (printf "%s.kagenti.dev%s" $component $ctx.leaseSuffix)) -}}
 {{- include "kagenti.metricsTls" $ctx -}}
 {{- include "kagenti.commonFlags" $ctx -}}
