@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use futures::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
@@ -76,6 +78,8 @@ pub enum Fault {
     Late(Duration),
     /// The connection is closed without an answer.
     Cut,
+    /// An answer of JSON that ends after its first half: the connection is closed.
+    Torn,
 }
 
 impl Fault {
@@ -90,6 +94,7 @@ impl Fault {
     }
 }
 
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type Rule = Arc<dyn Fn(&Seen) -> Option<Fault> + Send + Sync>;
 
 /// A running proxy; it ends with this value.
@@ -200,7 +205,7 @@ async fn pass(
     request: Request<Incoming>,
     client: Client<HttpConnector, Full<Bytes>>,
     state: Arc<State>,
-) -> Result<Response<Full<Bytes>>> {
+) -> Result<Response<Body>> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.context("reading a request")?.to_bytes();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -230,7 +235,7 @@ async fn pass(
     match rule.and_then(|rule| rule(&seen)) {
         Some(Fault::Cut) => bail!("cut off"),
         Some(Fault::Answer { status, content, body, headers }) => {
-            let mut response = Response::new(Full::new(Bytes::from(body)));
+            let mut response = Response::new(whole(body));
             *response.status_mut() = StatusCode::from_u16(status).context("a status")?;
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
             for (name, value) in headers {
@@ -239,11 +244,18 @@ async fn pass(
             answered(response.status());
             return Ok(response);
         }
+        Some(Fault::Torn) => {
+            let half = Ok(Frame::data(Bytes::from_static(b"[{\"id\": \"x\", ")));
+            let end = Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            let mut response = Response::new(StreamBody::new(stream::iter([half, end])).boxed_unsync());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            return Ok(response);
+        }
         Some(Fault::Late(time)) => tokio::time::sleep(time).await,
         None => {}
     }
     let Some(upstream) = &state.upstream else {
-        let mut response = Response::new(Full::new(Bytes::from_static(b"nothing here")));
+        let mut response = Response::new(whole("nothing here"));
         *response.status_mut() = StatusCode::NOT_FOUND;
         answered(response.status());
         return Ok(response);
@@ -255,5 +267,9 @@ async fn pass(
     let (head, body) = response.into_parts();
     let body = body.collect().await.context("reading an answer")?.to_bytes();
     answered(head.status);
-    Ok(Response::from_parts(head, Full::new(body)))
+    Ok(Response::from_parts(head, whole(body)))
+}
+
+fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }

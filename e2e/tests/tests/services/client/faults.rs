@@ -1,99 +1,13 @@
-//! Faults of the issue that no numbered scenario names: what Keycloak, administrators and tenants do wrong.
+//! Faults: what administrators and tenants do to Secrets, clients and names.
 
 use anyhow::{Result, ensure};
+use api_types::credentials::secret_name;
 use e2e::json::Json as _;
-use e2e::services::agents::{account, agent, credentials_secret, until_credentials};
-use e2e::services::registration::{ADMIN_NAMESPACE, ADMIN_SECRET, NEXT_CHECK, Registration, Setup};
-use e2e::services::{Account, Fault};
-use e2e::{kinds, objects, secs, wait_for};
+use e2e::services::Account;
+use e2e::services::agents::{REVISION_ANNOTATION, account, agent, credentials_secret, until_credentials};
+use e2e::services::registration::{NEXT_CHECK, Registration};
+use e2e::{Ns, kinds, objects, secs};
 use serde_json::{Value, json};
-
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn client_fault_strange_answers() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-answers").proxied()).await?;
-    let (proxy, ns) = (registration.proxy()?, registration.place("team1").await?);
-    let faults = [
-        ("busy", Fault::json(429, &json!({"error": "slow down"}))),
-        ("broken", Fault::json(500, &json!({"error": "unknown_error"}))),
-        ("page", Fault::html(200, "<html>please log in</html>")),
-        (
-            "half",
-            Fault::Answer {
-                status: 200,
-                content: "application/json",
-                body: "[{\"id\": \"x\", \"clientId\": \"team1/ha".to_owned(),
-                headers: Vec::new(),
-            },
-        ),
-        (
-            "moved",
-            Fault::Answer {
-                status: 302,
-                content: "text/html",
-                body: String::new(),
-                headers: vec![("location", "http://127.0.0.1:9/".to_owned())],
-            },
-        ),
-    ];
-    for (name, fault) in faults {
-        proxy.fault(move |seen| seen.path.contains("/admin/").then(|| fault.clone()));
-        ns.create(agent(name).replicas(0)).await?;
-        ns.create(objects::agent_runtime(name, name)).await?;
-        let failed = |object: &Value| {
-            let found = object.condition("ClientRegistered");
-            matches!(found.status.as_str(), "False" | "Unknown") && found.reason != "WaitingForConfig"
-        };
-        ns.until(secs(60), kinds::AGENT_RUNTIME, name, "a condition", failed).await?;
-        ensure!(credentials_secret(&ns, name).await?.is_none(), "{name}: a Secret was written");
-    }
-    ensure!(registration.component().is_running());
-    proxy.heal();
-    wait_for(secs(300), "all agents in the end", async || {
-        Ok((registration.realm().agents().await?.len() == 5).then_some(()))
-    })
-    .await
-}
-
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn client_fault_realm_missing() -> Result<()> {
-    let registration = Registration::shared().await?;
-    let ns = registration.namespace("client-no-realm", Value::Null).await?;
-    ns.create(e2e::services::agents::authbridge_config(registration.url(), "no-such-realm")).await?;
-    ns.create(agent("weather").replicas(0)).await?;
-    ns.create(objects::agent_runtime("weather", "weather")).await?;
-    // The service account belongs to realm `kagenti`, and the other does not exist.
-    let found = |object: &Value| {
-        matches!(
-            object.condition("ClientRegistered").short().as_str(),
-            "False/RealmNotFound" | "False/KeycloakForbidden"
-        )
-    };
-    ns.until(secs(30), kinds::AGENT_RUNTIME, "weather", "the realm to be missed", found).await.map(drop)
-}
-
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn client_fault_wrong_and_rotated_login() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-login").proxied()).await?;
-    let (proxy, ns) = (registration.proxy()?, registration.place("team1").await?);
-    let admin = registration.global().await?.other(ADMIN_NAMESPACE);
-    let right = admin.get(kinds::SECRET, ADMIN_SECRET).await?["data"]["client-secret"].clone();
-    let set = async |value: Value| {
-        admin.patch(kinds::SECRET, ADMIN_SECRET, json!({"data": {"client-secret": value}})).await.map(drop)
-    };
-    set(json!("d3Jvbmc=")).await?;
-    ns.create(agent("weather").replicas(0)).await?;
-    ns.create(objects::agent_runtime("weather", "weather")).await?;
-    registration.until_registered(&ns, secs(30), "weather", "False/KeycloakUnauthorized").await?;
-    let mark = proxy.mark();
-    tokio::time::sleep(secs(20)).await;
-    let logins = proxy.since(mark).iter().filter(|seen| seen.is_token()).count();
-    ensure!(logins <= 1, "{logins} logins with a wrong secret in 20 s");
-    set(right).await?;
-    until_credentials(&ns, secs(20), "weather").await.map(drop)
-}
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
@@ -106,8 +20,12 @@ async fn client_fault_names_that_collide_in_a_scope() -> Result<()> {
     let two = registration.registered(&second, "b-c").await?;
     registration.until_registered(&second, secs(20), "b-c", "True/Registered").await?;
     ensure!(one.id == "col-a-b/c" && two.id == "col-a/b-c");
-    // Over two full checks neither takes the other's scope.
-    let ends = tokio::time::Instant::now() + NEXT_CHECK;
+    let scopes = realm.audience_scopes().await?;
+    let ours: Vec<_> = scopes.into_iter().filter(|name| name.starts_with("agent-col-a-b-c-aud")).collect();
+    ensure!(ours.len() == 2 && ours[0] == "agent-col-a-b-c-aud", "{ours:?}");
+    ensure!(ours[1].len() == ours[0].len() + 1 + 8, "with a suffix of 8 hex digits: {ours:?}");
+    // Over two full checks (10 s and a fifth, each) neither takes the other's.
+    let ends = tokio::time::Instant::now() + secs(27);
     while tokio::time::Instant::now() < ends {
         for (own, other) in [(&one, &two), (&two, &one)] {
             let token = realm.token(own).await?;
@@ -115,12 +33,25 @@ async fn client_fault_names_that_collide_in_a_scope() -> Result<()> {
             ensure!(audiences.contains(&own.id.as_str()), "{} has {audiences:?}", own.id);
             ensure!(!audiences.contains(&other.id.as_str()), "{} has {audiences:?}", own.id);
         }
-        tokio::time::sleep(secs(3)).await;
+        tokio::time::sleep(secs(2)).await;
     }
-    let scopes = realm.audience_scopes().await?;
-    let ours = scopes.iter().filter(|name| name.starts_with("agent-col-a-b-c-aud")).count();
-    ensure!(ours == 2, "{scopes:?}");
     Ok(())
+}
+
+/// Waits for credentials that differ from `before`, and checks that they work and that the Pods get them.
+async fn renewed(registration: &Registration, ns: &Ns, name: &str, before: &Account) -> Result<()> {
+    let differ = |secret: &Value| {
+        account(secret).is_ok_and(|now| now != *before)
+            && secret.annotation("kagenti.io/credentials-revision") == Some("2")
+    };
+    let secret =
+        ns.until(NEXT_CHECK, kinds::SECRET, &secret_name(ns.name(), name), "new credentials", differ).await?;
+    let now = account(&secret)?;
+    let token = registration.realm().token(&now).await?;
+    registration.realm().accepts(&token, &now.id).await?;
+    let told = |object: &Value| object.template_annotation(REVISION_ANNOTATION) == Some("2");
+    ns.until(secs(20), kinds::DEPLOYMENT, name, "the revision in the template", told).await?;
+    registration.until_registered(ns, secs(20), name, "True/Registered").await.map(drop)
 }
 
 #[tokio::test]
@@ -128,28 +59,25 @@ async fn client_fault_names_that_collide_in_a_scope() -> Result<()> {
 async fn client_fault_secret_and_client_changed_by_hand() -> Result<()> {
     let registration = Registration::shared().await?;
     let (realm, ns) = (registration.realm(), registration.place("client-by-hand").await?);
-    let before = registration.registered(&ns, "weather").await?;
-    let name = until_credentials(&ns, secs(5), "weather").await?.name().to_owned();
-    let same = |secret: &Value| account(secret).is_ok_and(|account| account == before);
+    let edited = registration.registered(&ns, "edited").await?;
+    let deleted = registration.registered(&ns, "deleted").await?;
+    let client = registration.registered(&ns, "client").await?;
+    for name in ["edited", "deleted", "client"] {
+        registration.until_registered(&ns, secs(20), name, "True/Registered").await?;
+    }
+    let secret = |name: &str| secret_name(ns.name(), name);
 
-    ns.patch(kinds::SECRET, &name, json!({"data": {"client-secret.txt": "d3Jvbmc="}})).await?;
-    ns.until(NEXT_CHECK, kinds::SECRET, &name, "the value to be set right", same).await?;
-    ns.patch(kinds::SECRET, &name, json!({"metadata": {"finalizers": null}})).await?;
-    ns.delete(kinds::SECRET, &name).await?;
-    let valid = wait_for(NEXT_CHECK, "a Secret that works again", async || {
-        let Some(secret) = credentials_secret(&ns, "weather").await? else { return Ok(None) };
-        realm.token(&account(&secret)?).await.map(Some)
-    });
-    valid.await?;
+    let wrong = json!({"data": {"client-secret.txt": "d3Jvbmc=", "client-id.txt": null}});
+    ns.patch(kinds::SECRET, &secret("edited"), wrong).await?;
+    // Its client goes with it, as the finalizer wants it, and the agent gets another one.
+    ns.delete(kinds::SECRET, &secret("deleted")).await?;
+    realm.delete_client("client-by-hand/client").await?;
 
-    realm.delete_client("client-by-hand/weather").await?;
-    wait_for(NEXT_CHECK, "another client", async || {
-        let Some(secret) = credentials_secret(&ns, "weather").await? else { return Ok(None) };
-        let now: Account = account(&secret)?;
-        realm.token(&now).await.map(Some)
-    })
-    .await
-    .map(drop)
+    let same = |secret: &Value| account(secret).is_ok_and(|now| now == edited);
+    ns.until(secs(20), kinds::SECRET, &secret("edited"), "the value to be set right", same).await?;
+    renewed(&registration, &ns, "deleted", &deleted).await?;
+    ensure!(realm.log_in(&deleted).await?.status == 401, "the secret of a deleted Secret still works");
+    renewed(&registration, &ns, "client", &client).await
 }
 
 #[tokio::test]
@@ -157,18 +85,44 @@ async fn client_fault_secret_and_client_changed_by_hand() -> Result<()> {
 async fn client_fault_secret_of_somebody_else() -> Result<()> {
     let registration = Registration::shared().await?;
     let ns = registration.place("client-owned").await?;
-    // Nobody's workload yet: the name is known in advance.
-    let probe = registration.registered(&ns, "weather").await?;
-    let name = until_credentials(&ns, secs(5), "weather").await?.name().to_owned();
-    ns.delete(kinds::DEPLOYMENT, "weather").await?;
-    ns.gone(secs(30), kinds::SECRET, &name).await?;
-    let own = objects::named(kinds::SECRET, &name)
-        .annotation("kagenti.io/credentials-managed", "false")
-        .with(json!({"stringData": {"client-id.txt": "mine", "client-secret.txt": "mine"}}));
-    ns.create(own).await?;
-    ns.create(agent("weather").replicas(0)).await?;
-    registration.until_registered(&ns, secs(20), "weather", "False/UserProvided").await?;
-    let kept = account(&ns.get(kinds::SECRET, &name).await?)?;
-    ensure!(kept.id == "mine" && kept.secret == "mine" && kept != probe);
+    let theirs = |workload: &str| {
+        let data = json!({"stringData": {"client-id.txt": "mine", "client-secret.txt": "mine-alone"}});
+        objects::named(kinds::SECRET, &secret_name("client-owned", workload)).with(data)
+    };
+    let mine = Account { id: "mine".to_owned(), secret: "mine-alone".to_owned() };
+    let held =
+        async |workload: &str| account(&ns.get(kinds::SECRET, &secret_name("client-owned", workload)).await?);
+    let owner = ns.create(objects::config_map("keeper", json!({}))).await?;
+    let reference = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "keeper", "uid": owner.uid(), "controller": true}]);
+    ns.create(theirs("kept").annotation("kagenti.io/credentials-managed", "false")).await?;
+    ns.create(theirs("controlled").with(json!({"metadata": {"ownerReferences": reference}}))).await?;
+    ns.create(theirs("plain")).await?;
+    for name in ["kept", "controlled", "plain"] {
+        ns.create(objects::agent_runtime(name, name)).await?;
+        ns.create(agent(name).replicas(0)).await?;
+    }
+
+    registration.until_registered(&ns, secs(20), "kept", "False/UserProvided").await?;
+    let runtime = registration.until_registered(&ns, secs(20), "controlled", "False/SecretConflict").await?;
+    let message = runtime.condition("ClientRegistered").message;
+    ensure!(message.contains("ConfigMap keeper"), "{message}");
+    ns.until_event(secs(10), "controlled", "SecretConflict").await?;
+    // Without any sign of an owner it is taken over.
+    registration.until_registered(&ns, secs(20), "plain", "True/Registered").await?;
+    let plain = held("plain").await?;
+    ensure!(plain.id == "client-owned/plain", "{plain:?}");
+    registration.realm().token(&plain).await?;
+    ensure!(held("kept").await? == mine && held("controlled").await? == mine);
+    for name in ["kept", "controlled"] {
+        ensure!(registration.realm().client(&format!("client-owned/{name}")).await?.is_none(), "{name}");
+        ensure!(credentials_secret(&ns, name).await?.is_none(), "{name}");
+    }
+
+    // The owner lets go of it: noticed at the next full check.
+    let secret = secret_name("client-owned", "controlled");
+    ns.patch(kinds::SECRET, &secret, json!({"metadata": {"ownerReferences": null}})).await?;
+    registration.until_registered(&ns, NEXT_CHECK, "controlled", "True/Registered").await?;
+    let taken = account(&until_credentials(&ns, secs(5), "controlled").await?)?;
+    ensure!(taken.id == "client-owned/controlled", "{taken:?}");
     Ok(())
 }
