@@ -25,6 +25,10 @@ e2e-services filter="":
 e2e-services-long:
     cargo test --package e2e --test services -- --ignored --nocapture --test-threads 1 long_
 
+# Images, chart and Services on a real node; needs root (it installs containerd, runc, CNI plugins and iptables)
+e2e-node filter="":
+    cargo test --package e2e --test node -- --ignored --nocapture {{filter}}
+
 # One table: time, requests, CPU, memory
 bench *args:
     cargo bench-suite {{args}}

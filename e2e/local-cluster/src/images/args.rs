@@ -6,15 +6,14 @@ use anyhow::{Result, ensure};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use super::suite::{PROGRAMS, Packed, pack};
-use crate::components::workspace;
+use super::suite::{PROGRAMS, Packed, default_dir, pack};
 
 /// Arguments of `local-cluster images`.
 #[derive(Debug, clap::Args)]
 pub struct ImagesArgs {
     /// Programs to pack; all of them without any.
     programs: Vec<String>,
-    /// Where the tarballs go.
+    /// Where the tarballs go; `images` in cargo's target directory unless given.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -29,7 +28,7 @@ impl ImagesArgs {
             .into_iter()
             .filter(|name| self.programs.is_empty() || self.programs.iter().any(|p| p == name))
             .collect();
-        let out = self.out.clone().unwrap_or_else(|| workspace().join("target/images"));
+        let out = self.out.clone().unwrap_or_else(default_dir);
         println!("{}", table(&pack(&wanted, &out)?));
         Ok(())
     }

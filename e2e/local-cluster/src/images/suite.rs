@@ -46,6 +46,12 @@ pub struct Packed {
     pub written: Written,
 }
 
+/// Where images go unless told otherwise: beside the programs that cargo builds.
+pub fn default_dir() -> PathBuf {
+    let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    given.unwrap_or_else(|| workspace().join("target")).join("images")
+}
+
 /// Builds the programs and writes one tarball for each into a directory. Blocks for minutes the first time, with progress on
 /// standard error. An error when an image is over [`BUDGET`].
 pub fn pack(programs: &[&str], dir: &Path) -> Result<Vec<Packed>> {

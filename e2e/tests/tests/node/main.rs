@@ -1,0 +1,12 @@
+//! The node suite: the images of the suite and its chart, installed by real Helm on a node with kubelet, containers and
+//! routed Services. It needs root and a few Debian packages, which it installs itself, so `cargo test` only compiles it.
+//!
+//! `just e2e-node` runs it; `cargo test -p e2e --test node -- --ignored node_services` runs one test.
+
+#![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
+
+mod chart;
+mod images;
+mod install;
+mod network;
+mod node;

@@ -1,0 +1,101 @@
+//! A real node with the images that tests need on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use e2e::{Ns, kinds, objects};
+use local_cluster::images::suite::{self, PROGRAMS, Packed};
+use local_cluster::images::{Image, build_static};
+use local_cluster::node::preflight;
+use local_cluster::programs::{Program, Programs};
+use local_cluster::terminal::Terminal;
+use local_cluster::{Cluster, ClusterOptions};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// The agent of the quick start, answered for by our small one.
+const AGENT_IMAGE: &str = "ghcr.io/kagenti/agent-examples/weather_service:v0.0.1-alpha.3";
+/// The images that the webhook injects, answered for by the stand-in: reference, and what its program is told first.
+const INJECTED_IMAGES: [(&str, &[&str]); 2] = [
+    ("ghcr.io/kagenti/kagenti-extensions/authbridge:latest", &[]),
+    ("ghcr.io/kagenti/kagenti-extensions/proxy-init:latest", &["init"]),
+];
+
+static BUILT: OnceCell<Result<Arc<Built>, String>> = OnceCell::const_new();
+static SHARED: OnceCell<Result<Arc<RealNode>, String>> = OnceCell::const_new();
+
+/// What is built once for all clusters.
+pub(crate) struct Built {
+    /// The images of the suite.
+    pub(crate) images: Vec<Packed>,
+    /// Tarballs of the images that stand for others.
+    others: Vec<PathBuf>,
+    /// Helm.
+    pub(crate) helm: PathBuf,
+}
+
+/// A cluster with a real node and every image on it.
+pub(crate) struct RealNode {
+    cluster: Cluster,
+    built: Arc<Built>,
+}
+
+impl RealNode {
+    /// The one that tests share, with a namespace each.
+    pub(crate) async fn shared() -> Result<Arc<Self>> {
+        let start = || async { Self::own().await.map(Arc::new).map_err(|error| format!("{error:#}")) };
+        SHARED.get_or_init(start).await.clone().map_err(|error| anyhow!("the shared node: {error}"))
+    }
+
+    /// One of the test's own, to install a release on or to break.
+    pub(crate) async fn own() -> Result<Self> {
+        let start = || async {
+            let built = tokio::task::spawn_blocking(build).await.context("building the images");
+            built.and_then(|built| built).map(Arc::new).map_err(|error| format!("{error:#}"))
+        };
+        let built = BUILT.get_or_init(start).await.clone().map_err(|error| anyhow!(error))?;
+        let cluster = Cluster::start(ClusterOptions::on_a_real_node()).await?;
+        let mut files = built.others.clone();
+        files.extend(built.images.iter().map(|image| image.file.clone()));
+        cluster.import_images(&files).await?;
+        Ok(Self { cluster, built })
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn built(&self) -> &Built {
+        &self.built
+    }
+
+    /// A new namespace with labels.
+    pub(crate) async fn namespace(&self, name: &str, labels: Value) -> Result<Ns> {
+        let all = Ns::cluster(self.cluster.client().await?);
+        let namespace = objects::named(kinds::NAMESPACE, name).with(json!({"metadata": {"labels": labels}}));
+        all.create(namespace).await?;
+        Ok(all.other(name))
+    }
+}
+
+fn build() -> Result<Built> {
+    // Before minutes are spent.
+    preflight::ensure(Terminal::stderr())?;
+    let dir = suite::default_dir();
+    let images = suite::pack(&PROGRAMS, &dir)?;
+    let programs = build_static(&["agent", "stand-in"])?;
+    let mut others = Vec::new();
+    let mut write = |name: &str, image: &Image| {
+        let file = dir.join(format!("{name}.tar"));
+        image.write(&file).map(|_| others.push(file))
+    };
+    write("agent", &Image::of_program(AGENT_IMAGE, "agent", programs.path("agent")?)?)?;
+    for (index, (reference, first)) in INJECTED_IMAGES.iter().enumerate() {
+        let mut image = Image::of_program(reference, "stand-in", programs.path("stand-in")?)?;
+        image.entrypoint.extend(first.iter().map(|word| (*word).to_owned()));
+        write(&format!("stand-in-{index}"), &image)?;
+    }
+    let helm = Programs::ensure(&[Program::Helm], Terminal::stderr())?.path(Program::Helm)?.to_owned();
+    Ok(Built { images, others, helm })
+}
