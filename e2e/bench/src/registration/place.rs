@@ -11,7 +11,7 @@ use e2e::exposition::sum;
 use e2e::services::registration::{ADMIN_NAMESPACE, ADMIN_SECRET, COMPONENT, REALM};
 use e2e::services::{Account, Proxy, Realm, agents};
 use e2e::suite::{Options, Suite, WEBHOOK};
-use e2e::{Json as _, Ns, kinds, objects, wait_for};
+use e2e::{Json as _, Ns, kinds, objects, secs, wait_for};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
@@ -77,11 +77,13 @@ impl Place {
             "--keycloak-admin-auth=client-credentials".to_owned(),
         ]);
         component = component.args(qps.map(|qps| format!("--keycloak-qps={qps}")));
-        let process = Component::start(suite.cluster(), component).await?;
-        process.terminate().await?;
-
         let space = suite.namespace("bench", json!({"kagenti-enabled": "true"})).await?;
         space.create(agents::authbridge_config(&proxy.url(), REALM)).await?;
+        let process = Component::start(suite.cluster(), component).await?;
+        // Once per namespace, and no matter of agents.
+        let filled = |config: &serde_json::Value| config.label("kagenti.io/defaults").is_some();
+        space.until(secs(60), kinds::CONFIG_MAP, "authbridge-config", "the other defaults", filled).await?;
+        process.terminate().await?;
         let name = |index: usize| format!("agent-{index:05}");
         scene::create(&space, "Deployments", count, |index| agents::agent(&name(index)).build()).await?;
         scene::create(&space, "AgentRuntimes", count, |index| {
