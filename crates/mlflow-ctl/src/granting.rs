@@ -22,8 +22,10 @@ use crate::{
     write::MANAGER,
 };
 
-/// How often a write is repeated at once after a conflict.
+/// How often a write is tried at once.
 const ATTEMPTS: usize = 3;
+/// The API server checks a RoleBinding against its own cache of Roles, which may be this much behind.
+const LAG: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,17 +126,15 @@ pub async fn ensure(
 ) -> Result<Granted, Error> {
     let name = naming::grant(&workload.key);
     let desired = Desired { name: &name, experiment, service_account };
-    let mut wrote = false;
-    for granted in [
-        ensure_one::<RoleState>(ctx, workload, &desired).await?,
-        ensure_one::<BindingState>(ctx, workload, &desired).await?,
-    ] {
-        match granted {
-            Granted::Done(done) => wrote |= done,
-            other => return Ok(other),
-        }
-    }
-    Ok(Granted::Done(wrote))
+    // Never a binding to a Role that is not ours: it would grant whatever somebody else wrote into it.
+    let role = match ensure_one::<RoleState>(ctx, workload, &desired).await? {
+        Granted::Done(wrote) => wrote,
+        other => return Ok(other),
+    };
+    Ok(match ensure_one::<BindingState>(ctx, workload, &desired).await? {
+        Granted::Done(binding) => Granted::Done(role || binding),
+        other => other,
+    })
 }
 
 async fn ensure_one<K: Kind>(
@@ -146,7 +146,9 @@ async fn ensure_one<K: Kind>(
     let api = Api::<K::Object>::namespaced(ctx.client.clone(), &key.namespace);
     let object = || format!("{} {}/{}", K::NAME, key.namespace, desired.name);
     let mut now = K::get(&ctx.index.grants, key);
-    for _ in 0..ATTEMPTS {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let answer = match K::step(now.as_ref(), desired, workload) {
             Step::Nothing => return Ok(Granted::Done(false)),
             Step::Foreign => return Ok(Granted::Foreign(object())),
@@ -180,16 +182,17 @@ async fn ensure_one<K: Kind>(
             Err(error) if code_of(&error) == 403 => {
                 return Ok(Granted::Forbidden(format!("{}: {}", object(), message_of(&error))));
             }
-            // It exists without our label, or changed: look at what is there.
-            Err(error) if apply::is_stale(&error) => {
+            // It exists without our label, or changed, or the API server does not know the new Role yet: look again.
+            Err(error) if apply::is_stale(&error) && attempt < ATTEMPTS => {
+                if apply::is_not_found(&error) {
+                    tokio::time::sleep(LAG).await;
+                }
                 let live = api.get_opt(desired.name).await.map_err(Error::api("read", object()))?;
                 now = live.map(K::of);
             }
             Err(error) => return Err(Error::api("write", object())(error)),
         }
     }
-    // Somebody changes it all the time: the next pass goes on.
-    Err(Error::NotSynced(K::NAME))
 }
 
 /// Deletes both, as far as they belong to this workload; true = something was deleted.

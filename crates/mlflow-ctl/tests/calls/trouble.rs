@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mlflow_ctl::settings::Settings;
+use rstest::rstest;
 use serde_json::json;
 
 use crate::{
@@ -79,19 +80,41 @@ async fn a_foreign_role() {
         "{calls:?}"
     );
     assert_eq!(stage.condition(), pair("False", "RBACConflict"));
+    assert!(
+        !stage.has(&format!("{BINDINGS}/{GRANT}")),
+        "it would give the agent what somebody else's Role allows"
+    );
     assert_eq!(stage.env(0), []);
 }
 
-/// A controller without the right on experiments cannot grant it.
+/// A controller without the right on experiments cannot grant it: neither write the Role nor bind it.
+#[rstest]
+#[case(ROLES)]
+#[case(BINDINGS)]
 #[tokio::test]
-async fn a_missing_right() {
+async fn a_missing_right(#[case] path: &str) {
     let stage = Stage::new().await;
     stage.agent(json!({}));
     stage.runtime();
-    stage.fail(format!("POST {BINDINGS}"), 403, "attempting to grant RBAC permissions not currently held");
+    stage.fail(format!("POST {path}"), 403, "attempting to grant RBAC permissions not currently held");
     stage.calls().await;
     assert_eq!(stage.condition(), pair("False", "RBACForbidden"));
     assert!(stage.message().contains("not currently held"));
+    assert!(!stage.has(&format!("{BINDINGS}/{GRANT}")), "a binding to nothing");
+    assert_eq!(stage.env(0), []);
+}
+
+/// A write that is answered "not found" or "changed" again and again is tried with back-off, not without end.
+#[tokio::test]
+async fn a_write_that_never_succeeds() {
+    let stage = Stage::new().await;
+    stage.agent(json!({}));
+    for _ in 0..9 {
+        stage.fail(format!("POST {BINDINGS}"), 404, "role not found");
+    }
+    let (calls, result) = stage.pass(&crate::stage::weather()).await;
+    assert_eq!(calls.iter().filter(|call| call.line == format!("POST {BINDINGS}")).count(), 3);
+    assert!(result.unwrap_err().to_string().contains(GRANT));
     assert_eq!(stage.env(0), []);
 }
 

@@ -5,7 +5,7 @@ use e2e::json::Json as _;
 use e2e::services::agents::{literals, tracked};
 use e2e::services::runs::{Experiments, log_run};
 use e2e::services::tracking::{
-    COMPONENT, Found, ID, TOKEN, Tracking, created, refused, scripted, set_available,
+    COMPONENT, Found, ID, TOKEN, Tracking, answer, created, refused, scripted, set_available,
 };
 use e2e::services::{Fault, Proxy, Seen, Servers, mlflow, without_pods};
 use e2e::{Ns, kinds, objects, secs, wait_for};
@@ -143,14 +143,18 @@ async fn mlflow_fault_permission_refused() -> Result<()> {
     let runtime = ns.until_condition(secs(20), "weather", CONDITION, FAILED).await?;
     ensure!(runtime.condition(CONDITION).message.contains("PermissionDenied"), "{runtime}");
 
-    server.fault(|seen| Some(e2e::services::tracking::answer(seen, || created("3"), &Value::Null)));
+    server.fault(|seen| Some(answer(seen, || created("3"), &Value::Null)));
     // A look at once, instead of in 5 min.
     ns.annotate(kinds::DEPLOYMENT, "weather", json!({"mlflow.kagenti.io/experiment": "weather"})).await?;
-    let runtime = ns.until_condition(secs(20), "weather", CONDITION, "False/RBACForbidden").await?;
+    let runtime = ns
+        .until_condition(secs(20), "weather", CONDITION, "False/RBACForbidden")
+        .await
+        .with_context(|| format!("{:?} {:?}", tracking.object_writes(mark, COMPONENT), Vec::<u8>::new()))?;
     let message = runtime.condition(CONDITION).message;
     ensure!(message.contains(GRANT) && message.contains("mlflow.kubeflow.org"), "{message}");
     ns.until_event(secs(10), "weather", "MLflowRBACForbidden").await?;
-    // No variables without permission (mlflow §7.3).
+    // No variables without permission (mlflow §7.3), and no binding to a Role that is not there.
+    ensure!(ns.find(kinds::ROLE_BINDING, GRANT).await?.is_none());
     ensure!(ns.get(kinds::DEPLOYMENT, "weather").await?.template() == made.template());
     Ok(())
 }
