@@ -12,7 +12,7 @@ use crate::{
     trust::Server,
 };
 
-/// How often find and create are tried when they contradict each other, and the pause between (§6.3).
+/// How often a create and the find after it are tried while they contradict each other, and the pause between (§6.3).
 const PAIRS: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,44 +55,44 @@ pub async fn ensure(
     let policy = ctx.settings.client_conflict_policy;
     let mut created = false;
     let mut first = Some(found);
-    for pair in 0..PAIRS {
+    for pair in 0..=PAIRS {
+        let found = match first.take() {
+            Some(found) => found,
+            None => keycloak.find_client(server, client_id).await?,
+        };
+        if let Some(found) = found {
+            let owner = ownership(&found, cluster_id, inherited, policy);
+            if let Ownership::Conflict(why) = owner {
+                return Err(ClientError::Conflict(why));
+            }
+            let repair = desired(Some(&found)).repair_body(&found, &owner);
+            if let Some(body) = repair
+                && !keycloak.update_client(server, &found.id, &body).await?
+            {
+                // Deleted meanwhile.
+                continue;
+            }
+            return Ok(Registered { client: found, created, ownership: owner });
+        }
+        if created {
+            return Err(ClientError::Keycloak(KeycloakError::Transient {
+                operation: "find the client",
+                detail: format!("Keycloak created {client_id} and does not show it"),
+            }));
+        }
+        if pair == PAIRS {
+            break;
+        }
         if pair > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        // A create that was answered with "exists" is followed by one more look before the pause.
-        for _ in 0..2 {
-            let found = match first.take() {
-                Some(found) => found,
-                None => keycloak.find_client(server, client_id).await?,
-            };
-            if let Some(found) = found {
-                let owner = ownership(&found, cluster_id, inherited, policy);
-                if let Ownership::Conflict(why) = owner {
-                    return Err(ClientError::Conflict(why));
-                }
-                let repair = desired(Some(&found)).repair_body(&found, &owner);
-                if let Some(body) = repair
-                    && !keycloak.update_client(server, &found.id, &body).await?
-                {
-                    // Deleted meanwhile.
-                    continue;
-                }
-                return Ok(Registered { client: found, created, ownership: owner });
+        match keycloak.create_client(server, &desired(None).create_body()).await? {
+            Created::Made(Some(id)) => {
+                let client = Client { id, client_id: client_id.to_owned(), ..Client::default() };
+                return Ok(Registered { client, created: true, ownership: Ownership::Ours });
             }
-            if created {
-                return Err(ClientError::Keycloak(KeycloakError::Transient {
-                    operation: "find the client",
-                    detail: format!("Keycloak created {client_id} and does not show it"),
-                }));
-            }
-            match keycloak.create_client(server, &desired(None).create_body()).await? {
-                Created::Made(Some(id)) => {
-                    let client = Client { id, client_id: client_id.to_owned(), ..Client::default() };
-                    return Ok(Registered { client, created: true, ownership: Ownership::Ours });
-                }
-                Created::Made(None) => created = true,
-                Created::Exists => {}
-            }
+            Created::Made(None) => created = true,
+            Created::Exists => {}
         }
     }
     Err(ClientError::Keycloak(KeycloakError::Transient {

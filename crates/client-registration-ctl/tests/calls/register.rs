@@ -80,6 +80,25 @@ async fn only_the_own_pods_are_looked_at() {
     assert!(query.contains("labelSelector=kagenti.io/type,a/b=c,app=w"), "{query}");
 }
 
+/// §6.3: an id that Keycloak calls taken and does not find, such as one that differs in case only.
+#[tokio::test]
+async fn a_client_that_exists_and_is_not_found_is_asked_for_a_few_times() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.agent("w");
+    let taken = r#"{"errorMessage":"Client team1/w already exists"}"#;
+    stage.keycloak.world().standing.push(("POST /admin/realms/kagenti/clients", 409, taken));
+    stage.try_pass("w").await.expect_err("transient");
+    let seen = stage.keycloak.take();
+    let asked = |method: &str| {
+        let of = |path: &str| path.contains("/kagenti/clients");
+        seen.iter().filter(|seen| seen.method == method && of(&seen.path)).count()
+    };
+    assert_eq!((asked("POST"), asked("GET")), (4, 5), "{seen:?}");
+    assert_eq!(stage.condition_of(&runtime, "ClientRegistered"), pair("False", "KeycloakUnavailable"));
+    assert!(!stage.has(&Stage::secret_path("w")));
+}
+
 /// Scenario 7: nothing differs, nothing is written, neither in Keycloak nor in Kubernetes.
 #[tokio::test]
 async fn in_sync_means_no_write() {
