@@ -69,6 +69,7 @@ pub struct Keycloak {
     server: Server,
     url: String,
     admin_password: Password,
+    tools: PathBuf,
 }
 
 /// Not for logs.
@@ -111,7 +112,7 @@ impl Keycloak {
         let probe = format!("{url}/realms/master");
         let process = Process { spec, port, probe, ready_within: READY_WITHIN };
         let server = Server::start(cluster, process).await?;
-        Ok(Self { server, url, admin_password: Password(password) })
+        Ok(Self { server, url, admin_password: Password(password), tools: distribution.join("bin") })
     }
 
     /// What [`Keycloak::start`] does before the server itself, for callers that show their own progress there.
@@ -132,6 +133,11 @@ impl Keycloak {
     /// Their password, made for this server.
     pub fn admin_password(&self) -> &str {
         &self.admin_password.0
+    }
+
+    /// Directory of `kcadm.sh`.
+    pub fn tools(&self) -> &Path {
+        &self.tools
     }
 
     /// The process, to stop it and to start it again.

@@ -7,5 +7,6 @@
 
 mod client;
 mod demo;
+mod guides;
 mod mlflow;
 mod servers;
