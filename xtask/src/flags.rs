@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 use controller_kit::cli;
 
 /// The program called `component`.
-pub(crate) fn command(component: &str) -> Result<Command> {
+pub fn command(component: &str) -> Result<Command> {
     Ok(match component {
         "runtime-ctl" => {
             cli::command::<runtime_ctl::process::Cli>(&runtime_ctl::settings::COMPONENT, &|_| None)

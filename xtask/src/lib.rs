@@ -3,7 +3,7 @@
 mod api_reference;
 mod charts;
 mod crds;
-mod flags;
+pub mod flags;
 mod rights;
 pub mod sections;
 

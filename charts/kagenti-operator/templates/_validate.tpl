@@ -40,6 +40,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.prometheusRule.enabled (not $ctx.s.prometheus.skipApiCheck) (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+{{- include "kagenti.finding" (dict "ctx" $ctx "text" "prometheusRule.enabled=true, but the cluster does not serve monitoring.coreos.com/v1: install the CRDs of the Prometheus operator first, or set global.prometheus.skipApiCheck=true") -}}
+{{- end -}}
 {{- include "suite.legacy" $ctx -}}
 {{- if .Chart.IsRoot }}{{ include "kagenti.checkGlobal" $ctx }}{{ end -}}
 {{- include "kagenti.report" $ctx -}}

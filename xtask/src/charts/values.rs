@@ -116,15 +116,12 @@ fn lines(text: &mut String, properties: &Map<String, Value>, defaults: &Value, d
         let indent = "  ".repeat(depth);
         let default = defaults.get(key).unwrap_or(&Value::Null);
         let inner = schema.get("properties").and_then(Value::as_object);
-        match inner.filter(|_| schema.get("description").is_none()) {
-            Some(inner) => {
-                let _ = writeln!(text, "# {indent}{key}:");
-                lines(text, inner, default, depth + 1);
-            }
-            None => {
-                let shown = if default.is_null() { String::new() } else { format!(" {default}") };
-                let _ = writeln!(text, "# {indent}{key}:{shown}  # {}", meaning_of(schema));
-            }
+        if let Some(inner) = inner.filter(|_| schema.get("description").is_none()) {
+            let _ = writeln!(text, "# {indent}{key}:");
+            lines(text, inner, default, depth + 1);
+        } else {
+            let shown = if default.is_null() { String::new() } else { format!(" {default}") };
+            let _ = writeln!(text, "# {indent}{key}:{shown}  # {}", meaning_of(schema));
         }
     }
 }
@@ -135,7 +132,7 @@ fn leaves(properties: &Map<String, Value>) -> Vec<(String, &Value)> {
     for (key, schema) in properties {
         match schema.get("properties").and_then(Value::as_object) {
             Some(inner) => {
-                all.extend(leaves(inner).into_iter().map(|(path, schema)| (format!("{key}.{path}"), schema)))
+                all.extend(leaves(inner).into_iter().map(|(path, schema)| (format!("{key}.{path}"), schema)));
             }
             None => all.push((key.clone(), schema)),
         }
