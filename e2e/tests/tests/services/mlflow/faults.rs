@@ -145,7 +145,7 @@ async fn mlflow_fault_permission_refused() -> Result<()> {
 
     server.fault(|seen| Some(answer(seen, || created("3"), &Value::Null)));
     // A look at once, instead of in 5 min.
-    ns.annotate(kinds::DEPLOYMENT, "weather", json!({"mlflow.kagenti.io/experiment": "weather"})).await?;
+    ns.annotate(kinds::DEPLOYMENT, "weather", json!({"mlflow.kagenti.io/inject": "template"})).await?;
     let runtime = ns
         .until_condition(secs(20), "weather", CONDITION, "False/RBACForbidden")
         .await
