@@ -13,6 +13,7 @@ mod logins;
 mod outage;
 mod ownership;
 mod registering;
+mod scale;
 mod spiffe;
 mod tokens;
 mod trust;
