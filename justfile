@@ -53,6 +53,16 @@ lint:
 generate:
     cargo xtask generate
 
+# Pack what the charts depend on, then lint them
+chart:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    helm=$(cargo local-cluster program helm)
+    for chart in $(ls -d charts/*-ctl charts/*-webhook charts/kagenti-crds-*) charts/kagenti-operator; do
+        "$helm" dependency update --skip-refresh "$chart"
+        "$helm" lint --strict "$chart"
+    done
+
 # What CI runs
 ci:
     .ci/run
