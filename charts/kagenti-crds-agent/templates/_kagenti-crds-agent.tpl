@@ -1,6 +1,7 @@
 {{/* The Job runs the program of runtime-ctl, which brings the definitions. */}}
 {{- define "kagenti-crds-agent.prepare" -}}
 {{- include "kagenti.prepare" . -}}
+{{- $_ := set . "wide" (include "kagenti.wide" (dict "root" .root "stem" "kagenti-crds-agent")) -}}
 {{- $image := dict -}}
 {{- if .root.Values.image }}{{ $image = .root.Values.image }}{{ end -}}
 {{- if not $image.repository }}{{ $_ := set .s.image "repository" (.s.image.repository | trimSuffix "kagenti-crds-agent" | printf "%sruntime-ctl") }}{{ end -}}
