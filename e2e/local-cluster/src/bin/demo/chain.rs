@@ -232,29 +232,31 @@ impl<'a> Chain<'a> {
         Ok(Some(Account { id: read(CLIENT_ID_KEY)?, secret: read(CLIENT_SECRET_KEY)? }))
     }
 
-    /// Issuer and audience in the sidecar's configuration. The audience is the client id, which it reads from a file.
     async fn demanded(&self, account: &Account) -> Result<(String, String)> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), NAMESPACE);
         let name = format!("authbridge-config-{WORKLOAD}");
         let map = maps.get(&name).await.with_context(|| format!("reading ConfigMap {name}"))?;
-        let text =
-            map.data.as_ref().and_then(|data| data.get("config.yaml")).context("it has no config.yaml")?;
+        let text = map.data.as_ref().and_then(|data| data.get("config.yaml"));
+        let text = text.with_context(|| format!("ConfigMap {name} has no config.yaml"))?;
         let config: Value = serde_saphyr::from_str(text).context("its config.yaml")?;
-        let plugins = config.pointer("/pipeline/inbound/plugins").and_then(Value::as_array);
-        let validation = plugins.into_iter().flatten().find_map(|plugin| {
-            (plugin.get("name")? == "jwt-validation")
-                .then(|| plugin.get("config").cloned().unwrap_or_default())
-        });
-        let validation = validation.context("its pipeline has no jwt-validation")?;
-        let read = |key: &str| validation.get(key).and_then(Value::as_str).map(str::to_owned);
-        let audience = read("audience").unwrap_or_else(|| account.id.clone());
-        Ok((read("issuer").context("jwt-validation names no issuer")?, audience))
+        demanded(&config, &account.id)
     }
 
     async fn second_agent(&self, applied: &mut Vec<DynamicObject>) -> Result<Account> {
         applied.extend(self.cluster.apply_yaml(OTHER_YAML).await?);
         wait_for(LIMIT, "its credentials", async || self.account(OTHER).await).await
     }
+}
+
+/// Issuer and audience in the sidecar's configuration. Without an audience of its own it is the client id, which the
+/// sidecar reads from a file.
+fn demanded(config: &Value, client_id: &str) -> Result<(String, String)> {
+    let plugins = config.pointer("/pipeline/inbound/plugins").and_then(Value::as_array);
+    let named = |plugin: &&Value| plugin.get("name").is_some_and(|name| name == "jwt-validation");
+    let plugin = plugins.into_iter().flatten().find(named).context("its pipeline has no jwt-validation")?;
+    let read = |key: &str| plugin.get("config")?.get(key)?.as_str().map(str::to_owned);
+    let issuer = read("issuer").context("its jwt-validation names no issuer")?;
+    Ok((issuer, read("audience").unwrap_or_else(|| client_id.to_owned())))
 }
 
 /// The variables of MLflow that a container gets as literals.
@@ -300,4 +302,53 @@ async fn not_for(realm: &Realm, other: &Account, issuer: &str, audience: &str) -
         token.audiences()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pipeline(plugin: &Value) -> Value {
+        json!({"pipeline": {"inbound": {"plugins": [{"name": "other"}, plugin]}}})
+    }
+
+    #[test]
+    fn what_the_sidecar_demands() {
+        let by_file =
+            pipeline(&json!({"name": "jwt-validation", "config": {"issuer": "i", "audience_file": "/f"}}));
+        assert_eq!(demanded(&by_file, "ns/w").expect("both"), ("i".to_owned(), "ns/w".to_owned()));
+        let own = pipeline(&json!({"name": "jwt-validation", "config": {"issuer": "i", "audience": "a"}}));
+        assert_eq!(demanded(&own, "ns/w").expect("both"), ("i".to_owned(), "a".to_owned()));
+        let error = demanded(&pipeline(&json!({"name": "x"})), "ns/w").expect_err("nothing is checked");
+        assert!(error.to_string().contains("no jwt-validation"), "{error}");
+        let silent = pipeline(&json!({"name": "jwt-validation", "config": {}}));
+        assert!(demanded(&silent, "ns/w").is_err(), "any issuer would do");
+    }
+
+    #[test]
+    fn only_literals_of_mlflow_are_handed_on() {
+        let container = serde_json::from_value(json!({"name": "agent", "env": [
+            {"name": "MLFLOW_EXPERIMENT_ID", "value": "1"},
+            {"name": "MLFLOW_TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "PORT", "value": "8000"},
+        ]}));
+        let env = tracking(&container.expect("a container"));
+        assert_eq!(
+            env.into_iter().collect::<Vec<_>>(),
+            [("MLFLOW_EXPERIMENT_ID".to_owned(), "1".to_owned())]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_a_check_that_does_not_hold() {
+        let screen = Screen::new();
+        let mut proof = Proof { screen: &screen, checks: Vec::new() };
+        assert_eq!(proof.check("one", async { Ok(1) }).await, Some(1));
+        assert_eq!(proof.check("two", async { bail!("it is not") }).await, None::<()>);
+        let holds: Vec<bool> = proof.checks.iter().map(|check| check.holds).collect();
+        assert_eq!(holds, [true, false]);
+    }
 }
