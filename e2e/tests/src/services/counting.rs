@@ -88,9 +88,9 @@ fn answer(clients: &Clients, seen: &Seen) -> Option<Fault> {
             let id = client.text("/clientId").to_owned();
             let location = uuid(&id);
             clients.insert(id, client);
-            Some(created(location))
+            Some(created(&location))
         }
-        ("POST", ["client-scopes"]) => Some(created(seen.json().text("/name").to_owned())),
+        ("POST", ["client-scopes"]) => Some(created(seen.json().text("/name"))),
         ("GET", ["clients", uuid, "client-secret"]) => {
             Some(Fault::json(200, &json!({"type": "secret", "value": format!("secret-of-{uuid}")})))
         }
@@ -99,7 +99,7 @@ fn answer(clients: &Clients, seen: &Seen) -> Option<Fault> {
     }
 }
 
-fn created(id: String) -> Fault {
+fn created(id: &str) -> Fault {
     empty(201, vec![("location", format!("http://keycloak/admin/realms/kagenti/x/{id}"))])
 }
 

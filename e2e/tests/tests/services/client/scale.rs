@@ -57,7 +57,7 @@ async fn all_registered(component: &Component, load: &Load, limit: Duration) -> 
     .await
 }
 
-async fn scale(load: Load) -> Result<()> {
+async fn scale(load: &Load) -> Result<()> {
     let keycloak = Counting::start(Duration::from_millis(10)).await?;
     let cluster = ClusterOptions {
         nodes: 0,
@@ -77,7 +77,7 @@ async fn scale(load: Load) -> Result<()> {
         .buffer_unordered(AT_ONCE)
         .try_for_each(|_| async { Ok(()) })
         .await?;
-    all_registered(&component, &load, load.limit).await?;
+    all_registered(&component, load, load.limit).await?;
     let took = started.spent();
     ensure!(took <= load.limit, "{took:?}");
     let secrets = ns.list(kinds::SECRET, "app.kubernetes.io/managed-by=kagenti-operator").await?;
@@ -100,7 +100,7 @@ async fn scale(load: Load) -> Result<()> {
     let restarted = Instant::now();
     component.restart().await?;
     component.wait_ready(secs(120)).await?;
-    all_registered(&component, &load, secs(120)).await?;
+    all_registered(&component, load, secs(120)).await?;
     tokio::time::sleep(load.window.saturating_sub(restarted.elapsed())).await;
     let calls = keycloak.since(mark);
     ensure!(calls.tokens <= 1 && calls.workloads.is_empty() && calls.others.is_empty(), "{calls:?}");
@@ -121,12 +121,12 @@ async fn scale(load: Load) -> Result<()> {
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_24_scale_short() -> Result<()> {
-    scale(Load { workloads: 300, limit: secs(27), window: secs(18), profile: Profile::Same }).await
+    scale(&Load { workloads: 300, limit: secs(27), window: secs(18), profile: Profile::Same }).await
 }
 
 #[tokio::test]
 #[ignore = "long: just e2e-services-long"]
 async fn long_client_24_scale() -> Result<()> {
     // Measured as shipped: unoptimised code would say little about a limit of the product.
-    scale(Load { workloads: 10_000, limit: secs(900), window: secs(600), profile: Profile::Release }).await
+    scale(&Load { workloads: 10_000, limit: secs(900), window: secs(600), profile: Profile::Release }).await
 }
