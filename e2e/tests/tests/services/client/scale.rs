@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use e2e::json::Json as _;
 use e2e::services::agents::{account, agent, authbridge_config};
 use e2e::services::bare;
 use e2e::services::counting::Counting;
