@@ -8,8 +8,10 @@ mod archive;
 pub mod args;
 mod build;
 mod image;
+mod summary;
 pub mod suite;
 
 pub use archive::Written;
 pub use build::{build_static, revision};
 pub use image::{Entry, Image};
+pub use summary::Summary;

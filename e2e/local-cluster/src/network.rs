@@ -221,4 +221,21 @@ mod tests {
         assert!(one.range().contains(&one.node_address()));
         assert_ne!(one.node_address(), one.api_address());
     }
+
+    #[test]
+    fn pods_services_and_the_machines_own_addresses_do_not_overlap() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let bare = ClusterOptions { pod_addresses: false, ..ClusterOptions::default() };
+        let mut network = PodNetwork::lease(dir.path(), &bare).expect("a range");
+        assert_eq!(network.services(), UNROUTED_SERVICES);
+        network.real_node = true;
+        let pods: Ipv4Net = network.node_pods().parse().expect("a range");
+        let services = network.services();
+        assert!(network.range().contains(&pods) && network.range().contains(&services));
+        assert!(!pods.contains(&services) && !services.contains(&pods));
+        assert!(services.contains(&network.service(10)));
+        for own in [network.node_address(), network.api_address()] {
+            assert!(!pods.contains(&own) && !services.contains(&own), "{own}");
+        }
+    }
 }

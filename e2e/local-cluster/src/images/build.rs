@@ -22,7 +22,6 @@ pub fn build_static(programs: &[&str]) -> Result<Binaries> {
     ];
     let quoted: Vec<String> = flags.iter().map(|flag| format!("{flag:?}")).collect();
     let arguments = [
-        "--locked".to_owned(),
         "--profile=image".to_owned(),
         format!("--target={target}"),
         format!("--config=target.{target}.rustflags=[{}]", quoted.join(",")),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::image::{Entry, Image, USER};
-use super::{Written, build_static, revision};
+use super::{Summary, Written, build_static, revision};
 use crate::components::workspace;
 use crate::terminal::Terminal;
 
@@ -38,6 +38,8 @@ pub struct Packed {
     pub program: String,
     /// Its full reference.
     pub reference: String,
+    /// The commit it says it was built from.
+    pub revision: String,
     /// The tarball.
     pub file: PathBuf,
     /// Bytes of its files.
@@ -73,6 +75,7 @@ pub fn pack(programs: &[&str], dir: &Path) -> Result<Vec<Packed>> {
         packed.push(Packed {
             program: (*program).to_owned(),
             reference: image.reference,
+            revision: shared.revision.clone(),
             file,
             size,
             written,
@@ -80,6 +83,27 @@ pub fn pack(programs: &[&str], dir: &Path) -> Result<Vec<Packed>> {
     }
     task.done();
     Ok(packed)
+}
+
+/// Like [`pack`], but with the variable `KAGENTI_IMAGES` set the tarballs of that directory are taken as they are.
+pub fn pack_or_take(programs: &[&str]) -> Result<Vec<Packed>> {
+    let Some(dir) = std::env::var_os("KAGENTI_IMAGES").map(PathBuf::from) else {
+        return pack(programs, &default_dir());
+    };
+    let take = |program: &&str| {
+        let file = dir.join(format!("{program}.tar"));
+        let summary = Summary::read(&file)?;
+        let label = |name: &str| summary.labels.get(&format!("org.opencontainers.image.{name}")).cloned();
+        Ok(Packed {
+            program: (*program).to_owned(),
+            revision: label("revision").context("an image without label revision")?,
+            reference: summary.reference,
+            size: summary.written.layer,
+            written: summary.written,
+            file,
+        })
+    };
+    programs.iter().map(take).collect()
 }
 
 /// What all images share.

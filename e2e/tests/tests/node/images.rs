@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use e2e::{Json as _, kinds, objects, secs};
-use local_cluster::images::{revision, suite};
+use local_cluster::images::suite;
 use serde_json::{Value, json};
 
 use crate::node::RealNode;
@@ -46,7 +46,6 @@ async fn packaging_20_image() -> Result<()> {
             .spec(json!({"restartPolicy": "Never", "automountServiceAccountToken": false, "containers": containers}));
         ns.create(pod).await?;
     }
-    let revision = revision()?;
     for image in &node.built().images {
         let name = &image.program;
         ns.until(secs(90), kinds::POD, name, "its end", |pod| pod.text("/status/phase") == "Succeeded")
@@ -58,7 +57,7 @@ async fn packaging_20_image() -> Result<()> {
                 .await?;
             assert!(said.contains(env!("CARGO_PKG_VERSION")), "{name}: {said}");
             if name != "agentcard-signer" {
-                assert!(said.contains(&revision), "{name}: {said}");
+                assert!(said.contains(&image.revision), "{name}: {said}");
             }
         }
         let shell = json!([{

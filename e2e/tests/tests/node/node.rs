@@ -83,7 +83,8 @@ fn build() -> Result<Built> {
     // Before minutes are spent.
     preflight::ensure(Terminal::stderr())?;
     let dir = suite::default_dir();
-    let images = suite::pack(&PROGRAMS, &dir)?;
+    let images = suite::pack_or_take(&PROGRAMS)?;
+    std::fs::create_dir_all(&dir).context("a directory for images")?;
     let programs = build_static(&["agent", "stand-in"])?;
     let mut others = Vec::new();
     let mut write = |name: &str, image: &Image| {
