@@ -146,10 +146,7 @@ async fn mlflow_fault_permission_refused() -> Result<()> {
     server.fault(|seen| Some(answer(seen, || created("3"), &Value::Null)));
     // A look at once, instead of in 5 min.
     ns.annotate(kinds::DEPLOYMENT, "weather", json!({"mlflow.kagenti.io/inject": "template"})).await?;
-    let runtime = ns
-        .until_condition(secs(20), "weather", CONDITION, "False/RBACForbidden")
-        .await
-        .with_context(|| format!("{:?} {:?}", tracking.object_writes(mark, COMPONENT), Vec::<u8>::new()))?;
+    let runtime = ns.until_condition(secs(20), "weather", CONDITION, "False/RBACForbidden").await?;
     let message = runtime.condition(CONDITION).message;
     ensure!(message.contains(GRANT) && message.contains("mlflow.kubeflow.org"), "{message}");
     ns.until_event(secs(10), "weather", "MLflowRBACForbidden").await?;
