@@ -31,16 +31,23 @@ pub(crate) const BLOCKED: Duration = Duration::from_secs(300);
 pub(crate) struct Done {
     report: Option<Report>,
     next: Next,
+    /// It waits for the limiter, in which it has a place.
+    queued: bool,
 }
 
 impl Done {
     pub(crate) fn with(report: Report, next: Next) -> Self {
-        Self { report: Some(report), next }
+        Self { report: Some(report), next, queued: false }
     }
 
     /// Look again, without anything to say.
     pub(crate) fn again(after: Duration) -> Self {
-        Self { report: None, next: Some(after) }
+        Self { report: None, next: Some(after), queued: false }
+    }
+
+    /// The same, with a place in the limiter to be kept.
+    pub(crate) fn in_queue(self) -> Self {
+        Self { queued: true, ..self }
     }
 }
 
@@ -51,6 +58,10 @@ impl Done {
 pub async fn configure(ctx: &Context, workload: Arc<Workload>, mode: Mode) -> Result<Next, Error> {
     ctx.tracks.with(&workload, |track| track.leaving_since = None);
     let done = attempt(ctx, &workload, mode).await?;
+    if !done.queued {
+        // Nothing is left to write, or something else is waited for: nobody waits behind it.
+        ctx.limiter.forget(&workload.key);
+    }
     if let Some(report) = &done.report {
         ctx.tracks.with(&workload, |track| track.state = Some(report.state()));
         write::condition(ctx, &workload.key, Some(report)).await?;
@@ -79,7 +90,7 @@ async fn attempt(ctx: &Context, workload: &Arc<Workload>, mode: Mode) -> Result<
     let held = ctx.tracks.with(workload, |track| track.held(workload, &server.url, Instant::now()));
     if let Some((problem, rest)) = held {
         let report = problem_report(&problem, is_settled(&recorded, &server));
-        return Ok(Done { report, next: Some(rest) });
+        return Ok(Done { report, next: Some(rest), queued: false });
     }
     // Twice at most: a server that turns out to have no workspaces is used without.
     for _ in 0..2 {
@@ -121,7 +132,7 @@ fn failed(
     if report.is_some() {
         announce::experiment_failed(ctx, workload, problem);
     }
-    Done { report, next: Some(next) }
+    Done { report, next: Some(next), queued: false }
 }
 
 /// The workload has an experiment on this server.
@@ -289,7 +300,8 @@ async fn user_managed(ctx: &Context, workload: &Arc<Workload>, plan: &Plan) -> R
     }
     announce::oddities(ctx, workload, plan, None, removed);
     let text = "Every container has MLflow settings of its user's own; nothing is added";
-    Ok(Done::with(Report::new(reason::USER_MANAGED, text), next))
+    let done = Done::with(Report::new(reason::USER_MANAGED, text), next);
+    Ok(if next.is_some() { done.in_queue() } else { done })
 }
 
 /// Permission, then the workload.

@@ -115,7 +115,9 @@ fn cause(recorded: &Values, desired: &Values, lost: bool) -> Cause {
 fn queued(recorded: &Values, delay: Duration) -> Done {
     let said = delay >= WORTH_SAYING && recorded.get(Field::ExperimentId).is_none();
     let text = "Waiting for the limiter of rollouts (--rollout-qps, --rollout-burst)";
-    if said { Done::with(Report::new(reason::PENDING, text), Some(delay)) } else { Done::again(delay) }
+    let done =
+        if said { Done::with(Report::new(reason::PENDING, text), Some(delay)) } else { Done::again(delay) };
+    done.in_queue()
 }
 
 fn refused(ctx: &Context, workload: &Workload, error: &kube::Error) -> Done {

@@ -125,9 +125,11 @@ async fn a_new_address_goes_through_the_limiter() {
     assert!(result.unwrap().is_some_and(|next| next > Duration::from_secs(50)));
     assert!(calls.iter().all(|call| call.line != format!("PATCH {path}")));
     assert_eq!(stage.condition(), pair("Unknown", "Pending"));
+    assert_eq!(stage.ctx.limiter.queue_length().get(), 1);
     stage.edit(&path, json!({"status": {"availableReplicas": 0}}));
     assert!(stage.calls().await.contains(&format!("PATCH {path}")));
     assert_eq!(stage.condition(), pair("True", "Configured"));
+    assert_eq!(stage.ctx.limiter.queue_length().get(), 0, "a place that nobody needs");
 }
 
 /// MLflow §9: a new server is a new experiment and one patch; another spelling of the same is nothing.
