@@ -8,6 +8,7 @@
 mod json;
 mod otlp;
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +83,12 @@ impl Telemetry {
         };
         let lines = match format {
             LogFormat::Json => json::layer(std::io::stderr).boxed(),
-            LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
+            LogFormat::Text => {
+                // Only a person at a terminal sees colours; files and `NO_COLOR` get plain text.
+                let colours = std::io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+                tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours).boxed()
+            }
         };
         let subscriber =
             Registry::default().with(filter).with(traces.as_ref().map(otlp::Traces::layer)).with(lines);

@@ -53,6 +53,7 @@ pub(crate) async fn run(filter: Option<&str>) -> usize {
         bad_flags_and_files_exit_with_2,
         flags_come_from_the_environment,
         the_log_level_changes_while_it_runs,
+        text_logs_have_no_colours_in_a_pipe,
         traces_are_flushed_at_the_end,
     );
     let total = running.len();
@@ -381,6 +382,15 @@ async fn the_log_level_changes_while_it_runs() {
     process.signal("TERM").await;
     sleep(Duration::from_millis(300)).await;
     assert!(!process.log().iter().any(|line| line.contains("\"stopping\"")));
+}
+
+/// Colours are for people at a terminal; a log that is kept is plain text.
+async fn text_logs_have_no_colours_in_a_pipe() {
+    let cluster = Cluster::start().await;
+    let process = cluster.run(&["--log-format=text"]);
+    let listening = || async { process.log().into_iter().find(|line| line.contains("listening")) };
+    let line = eventually(listening).await.expect("a line about the listeners");
+    assert!(line.contains(" INFO ") && !line.contains('\u{1b}'), "{line:?}");
 }
 
 /// Packaging §12: traces are flushed before the exit; a span's lines carry its trace id.
