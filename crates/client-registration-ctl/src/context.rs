@@ -162,7 +162,7 @@ impl Context {
         let context = Self {
             keycloak: Keycloak::new(rest.clone(), tokens, admin, settings.clone()),
             rest,
-            platform_clients: PlatformClients::default(),
+            platform_clients: PlatformClients::new(settings.resync_period),
             around: Arc::new(Surroundings::new(&handles.operator_namespace)),
             announcer: Announcer::new(handles.events.reporting_as("clientregistration-controller")),
             index: Arc::default(),

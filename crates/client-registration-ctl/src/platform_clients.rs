@@ -16,7 +16,7 @@ use crate::{
 
 /// How long a client that was found is believed.
 const FOUND_FOR: Duration = Duration::from_secs(600);
-/// How long a client that was missing is not looked for.
+/// How long a client that was missing is not looked for, at most: the next full check finds it (§7.3).
 const MISSING_FOR: Duration = Duration::from_secs(60);
 
 type Cell = Arc<tokio::sync::Mutex<Option<Known>>>;
@@ -49,12 +49,19 @@ impl Shared {
 }
 
 /// The platform clients of all realms.
-#[derive(Default)]
-pub struct PlatformClients(Mutex<HashMap<(Server, String), Cell>>);
+pub struct PlatformClients {
+    known: Mutex<HashMap<(Server, String), Cell>>,
+    missing_for: Duration,
+}
 
 impl PlatformClients {
+    /// Nothing is known; registrations are compared with Keycloak once in `resync`.
+    pub fn new(resync: Duration) -> Self {
+        Self { known: Mutex::default(), missing_for: MISSING_FOR.min(resync / 2) }
+    }
+
     fn cell(&self, server: &Server, id: &str) -> Cell {
-        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         cells.entry((server.clone(), id.to_owned())).or_default().clone()
     }
 
@@ -68,7 +75,7 @@ impl PlatformClients {
         // Whoever holds the lock asks for all.
         let mut known = cell.lock().await;
         if let Some(known) = &*known {
-            let lasts = if known.client.is_some() { FOUND_FOR } else { MISSING_FOR };
+            let lasts = if known.client.is_some() { FOUND_FOR } else { self.missing_for };
             if known.at.elapsed() < lasts {
                 return Ok(known.client.clone());
             }

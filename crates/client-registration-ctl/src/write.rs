@@ -47,9 +47,16 @@ fn store(
     ctx: &Context,
     meta: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Option<SecretMeta> {
+    let gone = meta.deletion_timestamp.is_some() && meta.finalizers.as_ref().is_none_or(Vec::is_empty);
     let meta = SecretMeta::of(meta)?;
-    // Something newer may have arrived by the watch meanwhile.
-    let _ = ctx.index.secrets.upsert(meta.clone());
+    if gone {
+        // The change took the last finalizer. The watch may have said so before the answer came: put back now, the
+        // Secret would stay in the index for good, and hold up whoever comes next under its name.
+        ctx.index.secrets.remove_until(&meta.key, &meta.version);
+    } else {
+        // Something newer may have arrived by the watch meanwhile.
+        let _ = ctx.index.secrets.upsert(meta.clone());
+    }
     Some(meta)
 }
 

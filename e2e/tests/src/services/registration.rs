@@ -3,19 +3,23 @@
 //! Long times are shortened (decision 30): `--resync-period` from 1 h to 10 s and `--unregister-grace` from 5 min to
 //! 1 s, by a factor of about 300.
 
+mod leaks;
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use local_cluster::{Component, ComponentOptions};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use self::leaks::Forbidden;
 use super::agents;
 use super::proxy::Proxy;
 use super::realm::{Account, Realm};
-use super::shared::{Servers, bare, keycloak};
+use super::shared::{Servers, bare, keycloak, without_pods};
 use crate::suite::{Options, Suite};
 use crate::{Ns, kinds, objects};
 
@@ -65,6 +69,8 @@ pub struct Setup {
     pub proxied: bool,
     /// Start without `--keycloak-url`.
     pub without_url: bool,
+    /// Watch these namespaces only, by Roles; they are made. Secrets are read by name, as the Roles want it.
+    pub namespaces: Vec<&'static str>,
 }
 
 impl Setup {
@@ -77,7 +83,29 @@ impl Setup {
             login: Login::default(),
             proxied: false,
             without_url: false,
+            namespaces: Vec::new(),
         }
+    }
+
+    /// On a cluster that starts sooner, but where no Pod runs.
+    #[must_use]
+    pub fn without_pods(self) -> Self {
+        self.suite(without_pods())
+    }
+
+    /// With another `--resync-period`, in seconds: tests that wait for full checks shorten it, those with many agents
+    /// stretch it.
+    #[must_use]
+    pub fn resync(self, seconds: u32) -> Self {
+        self.args([format!("--resync-period={seconds}s")])
+    }
+
+    /// In these namespaces only: Roles instead of a ClusterRole, and without the right to list or watch Secrets.
+    #[must_use]
+    pub fn namespaced(mut self, namespaces: impl IntoIterator<Item = &'static str>) -> Self {
+        self.namespaces.extend(namespaces);
+        // Namespace `kube-system` cannot be read.
+        self.args(["--watch-secrets=false", "--cluster-id=cluster-of-the-test"])
     }
 
     /// Adds flags.
@@ -119,6 +147,29 @@ pub struct Registration {
     component: Component,
 }
 
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.ends_clean();
+    }
+}
+
+/// A component that tests share, in the hands of one of them.
+pub struct Shared(Arc<Registration>);
+
+impl Deref for Shared {
+    type Target = Registration;
+
+    fn deref(&self) -> &Registration {
+        &self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ends_clean();
+    }
+}
+
 impl Deref for Registration {
     type Target = Suite;
 
@@ -129,7 +180,7 @@ impl Deref for Registration {
 
 impl Registration {
     /// The component that tests share, in realm [`REALM`], with the least rights in Keycloak and in the cluster. Each test keeps to its own namespaces.
-    pub async fn shared() -> Result<Arc<Self>> {
+    pub async fn shared() -> Result<Shared> {
         let started = SHARED.get_or_init(|| async {
             let start = async {
                 let suite = Servers::suite().await?;
@@ -137,18 +188,26 @@ impl Registration {
             };
             start.await.map_err(|error| format!("{error:#}"))
         });
-        started.await.clone().map_err(|error| anyhow!("the shared client-registration-ctl: {error}"))
+        let started = started.await.clone();
+        started.map(Shared).map_err(|error| anyhow!("the shared client-registration-ctl: {error}"))
     }
 
     /// Starts a component for a group of tests, with the first of them.
     pub async fn once(
         cell: &'static OnceCell<Result<Arc<Self>, String>>,
         setup: fn() -> Setup,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Shared> {
         let started = cell.get_or_init(|| async {
-            Self::own(setup()).await.map(Arc::new).map_err(|error| format!("{error:#}"))
+            let start = async {
+                let mut setup = setup();
+                let options = std::mem::take(&mut setup.suite);
+                let suite = Arc::new(Suite::beside_tests(options).await?);
+                Self::start(suite, setup).await.map(Arc::new)
+            };
+            start.await.map_err(|error: anyhow::Error| format!("{error:#}"))
         });
-        started.await.clone().map_err(|error| anyhow!("the client-registration-ctl of a group: {error}"))
+        let started = started.await.clone();
+        started.map(Shared).map_err(|error| anyhow!("the client-registration-ctl of a group: {error}"))
     }
 
     /// A component of a test's own, in a cluster and a realm of its own.
@@ -188,7 +247,19 @@ impl Registration {
             RESYNC.to_owned(),
             GRACE.to_owned(),
         ];
-        let options = ComponentOptions::new(COMPONENT).args(known).args(args).args(setup.args);
+        let mut options = ComponentOptions::new(COMPONENT).args(known).args(args).args(setup.args);
+        if !setup.namespaces.is_empty() {
+            for name in &setup.namespaces {
+                suite.namespace(name, Value::Null).await?;
+            }
+            options = options.namespaced(setup.namespaces).edit_rights(|rights| {
+                let secrets = |name: &String| name == "secrets";
+                let about = |rule: &&mut PolicyRule| rule.resources.iter().flatten().any(secrets);
+                for rule in rights.scoped.iter_mut().filter(about) {
+                    rule.verbs.retain(|verb| verb != "list" && verb != "watch");
+                }
+            });
+        }
         let component = Component::start(suite.cluster(), options).await?;
         component.wait_ready(READY_WITHIN).await?;
         Ok(Self { suite, realm, login, url, proxy, component })
@@ -234,29 +305,50 @@ impl Registration {
         agents::account(&secret)
     }
 
-    /// Fails when a secret of the realm, or one of `further`, is in the component's log, arguments or metrics, or in an
-    /// Event or AgentRuntime of the cluster.
+    /// Scenario 23, at the end of a test: fails when a secret of the realm, one of `further` or anything that looks like
+    /// a token is in the component's log, arguments or metrics, or in an Event or AgentRuntime of the cluster.
     pub async fn keeps_secrets(&self, further: &[String]) -> Result<()> {
-        let mut secrets = self.realm.secrets().await?;
-        secrets.push(self.login.secret.clone());
-        secrets.extend(further.iter().cloned());
+        let forbidden = self.forbidden(further).await;
+        self.check_process(&forbidden).await?;
         let global = self.global().await?;
-        let arguments = std::fs::read(format!("/proc/{}/cmdline", self.component.pid())).unwrap_or_default();
-        let mut places = vec![
-            ("its log", self.component.log()),
-            ("its arguments", String::from_utf8_lossy(&arguments).into_owned()),
-            ("its metrics", self.component.metrics_text().await?),
-        ];
         for kind in [kinds::EVENT, kinds::AGENT_RUNTIME, kinds::DEPLOYMENT, kinds::CONFIG_MAP] {
             let all = global.list(kind, "").await?;
-            places.push((kind.kind, all.iter().map(ToString::to_string).collect()));
-        }
-        for (place, text) in places {
-            if let Some(index) = secrets.iter().position(|secret| text.contains(secret.as_str())) {
-                bail!("secret {index} of {} is in {place}", secrets.len());
-            }
+            forbidden.check(kind.kind, &Value::from(all).to_string())?;
         }
         Ok(())
+    }
+
+    /// What it knows of that must not be seen; a test may have removed the realm.
+    async fn forbidden(&self, further: &[String]) -> Forbidden {
+        let mut forbidden = Forbidden::default();
+        forbidden.secrets(self.realm.secrets().await.unwrap_or_default());
+        forbidden.secrets(further.iter().cloned());
+        forbidden.login(&self.login);
+        forbidden
+    }
+
+    async fn check_process(&self, forbidden: &Forbidden) -> Result<()> {
+        forbidden.check("its log", &self.component.log())?;
+        if self.component.is_running() {
+            let arguments = std::fs::read(format!("/proc/{}/cmdline", self.component.pid()));
+            forbidden.check("its arguments", &String::from_utf8_lossy(&arguments.unwrap_or_default()))?;
+            forbidden.check("its metrics", &self.component.metrics_text().await.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// The part of [`Self::keeps_secrets`] that needs no cluster, at the end of every test, whether it asks for it or not.
+    fn ends_clean(&self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let check = || {
+            // The runtime of the test is blocked meanwhile.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { self.check_process(&self.forbidden(&[]).await).await })
+        };
+        let checked = std::thread::scope(|scope| scope.spawn(check).join());
+        assert!(matches!(checked, Ok(Ok(()))), "scenario 23: {checked:?}");
     }
 
     /// Waits for a status and reason of condition `ClientRegistered` (`True/Registered`).

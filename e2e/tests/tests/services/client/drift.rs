@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use e2e::json::Json as _;
+use e2e::services::Account;
 use e2e::services::agents::{REVISION_ANNOTATION, account, until_credentials};
 use e2e::services::registration::{NEXT_CHECK, Registration, Setup};
 use e2e::{kinds, secs, wait_for};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_06_drift() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-06").proxied()).await?;
+    let registration = Registration::own(Setup::new("client-06").without_pods().resync(3).proxied()).await?;
     let (realm, proxy, ns) =
         (registration.realm(), registration.proxy()?, registration.place("team1").await?);
     let before = registration.registered(&ns, "weather").await?;
@@ -30,13 +31,13 @@ async fn client_06_drift() -> Result<()> {
     let writes: Vec<_> =
         proxy.since(mark).into_iter().filter(|seen| seen.is_write() && !seen.is_token()).collect();
     ensure!(writes.len() == 1 && writes[0].method == "PUT", "{writes:?}");
-    Ok(())
+    registration.keeps_secrets(&[]).await
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_07_in_sync_means_no_write() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-07").proxied()).await?;
+    let registration = Registration::own(Setup::new("client-07").without_pods().resync(3).proxied()).await?;
     let (proxy, ns) = (registration.proxy()?, registration.place("team1").await?);
     registration.registered(&ns, "weather").await?;
     registration.until_registered(&ns, secs(20), "weather", "True/Registered").await?;
@@ -51,13 +52,13 @@ async fn client_07_in_sync_means_no_write() -> Result<()> {
     let writes: Vec<_> = since.iter().filter(|seen| seen.is_write() && !seen.is_token()).collect();
     ensure!(writes.is_empty(), "{writes:?}");
     ensure!(until_credentials(&ns, secs(5), "weather").await?.version() == version, "the Secret was written");
-    Ok(())
+    registration.keeps_secrets(&[]).await
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_18_rotation() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-18")).await?;
+    let registration = Registration::own(Setup::new("client-18").resync(3)).await?;
     let (realm, ns) = (registration.realm(), registration.place("team1").await?);
     let first = registration.registered(&ns, "weather").await?;
     registration.until_registered(&ns, secs(20), "weather", "True/Registered").await?;
@@ -77,7 +78,7 @@ async fn client_18_rotation() -> Result<()> {
     let rolled = |object: &Value| object.template_annotation(REVISION_ANNOTATION) == Some("2");
     ns.until(secs(20), kinds::DEPLOYMENT, "weather", "the revision", rolled).await?;
     ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
-    ns.stays(secs(15), kinds::SECRET, &name).await?;
+    ns.stays(secs(6), kinds::SECRET, &name).await?;
     let after = ns.replica_sets("weather").await?.len();
     ensure!(after == sets + 1, "{sets} ReplicaSets before, {after} after");
 
@@ -86,8 +87,16 @@ async fn client_18_rotation() -> Result<()> {
         secret.annotation("kagenti.io/credentials-revision") == Some("3")
             && account(secret).is_ok_and(|account| account.secret != second)
     };
+    // At once: no full check is waited for.
     let secret = ns.until(secs(10), kinds::SECRET, &name, "a third secret", third).await?;
     realm.token(&account(&secret)?).await?;
-    ns.stays(secs(15), kinds::SECRET, &name).await?;
-    registration.keeps_secrets(&[first.secret, second.clone()]).await
+    let old = Account { secret: second.clone(), ..first.clone() };
+    ensure!(realm.log_in(&old).await?.status == 401, "the second secret is still good");
+    let rolled = |object: &Value| object.template_annotation(REVISION_ANNOTATION) == Some("3");
+    ns.until(secs(20), kinds::DEPLOYMENT, "weather", "the third revision", rolled).await?;
+    ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
+    ns.stays(secs(6), kinds::SECRET, &name).await?;
+    let after = ns.replica_sets("weather").await?.len();
+    ensure!(after == sets + 2, "{sets} ReplicaSets before, {after} after two rotations");
+    registration.keeps_secrets(&[first.secret, second, account(&secret)?.secret]).await
 }

@@ -1,4 +1,5 @@
-//! Scenarios 1, 4, 5, 9, 20, 21, 23: from a workload to credentials that work.
+//! Scenarios 1, 4, 5, 9, 20, 21, 23: from a workload to credentials that work. What of them needs the webhook is in
+//! `injected`.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use e2e::services::agents::{
     self, SECRET_ANNOTATION, TYPE, account, agent, credentials_secret, until_credentials,
 };
 use e2e::services::registration::{Login, NEXT_CHECK, Registration, Setup};
-use e2e::services::{Account, Fault};
-use e2e::{Ns, Options, kinds, objects, secs, wait_for};
+use e2e::services::{Account, Fault, without_pods};
+use e2e::{Ns, kinds, objects, secs, wait_for};
 use serde_json::{Value, json};
 
 /// Name of the Secret of `team1/weather-agent` (client-registration §8).
@@ -26,8 +27,27 @@ async fn client_01_register() -> Result<()> {
     let secret = ns.until(secs(10), kinds::SECRET, SECRET, "the credentials", |_| true).await?;
     let credentials = account(&secret)?;
     ensure!(credentials.id == "team1/weather-agent", "{credentials:?}");
-    ensure!(secret.label("app.kubernetes.io/managed-by") == Some("kagenti-operator"), "{secret}");
-    ensure!(secret.annotation("kagenti.io/credentials-revision") == Some("1"), "{secret}");
+    ensure!(
+        secret.label("app.kubernetes.io/managed-by") == Some("kagenti-operator"),
+        "{}",
+        secret.readable()
+    );
+    ensure!(secret.annotation("kagenti.io/credentials-revision") == Some("1"), "{}", secret.readable());
+    for name in ["keycloak-client-uuid", "keycloak-scope-id", "registration-hash", "registered-at"] {
+        let value = secret.annotation(&format!("kagenti.io/{name}"));
+        ensure!(value.is_some_and(|value| !value.is_empty()), "{name}: {}", secret.readable());
+    }
+    for (name, value) in [
+        ("keycloak-url", registration.url()),
+        ("keycloak-realm", realm.name()),
+        ("workload", "team1/Deployment/weather-agent"),
+    ] {
+        ensure!(secret.annotation(&format!("kagenti.io/{name}")) == Some(value), "{}", secret.readable());
+    }
+    ensure!(
+        secret.text("/type") == "Opaque" && secret["data"].as_object().is_some_and(|data| data.len() == 2)
+    );
+    ensure!(is_plainly_owned(&secret, "weather-agent"), "{}", secret.readable());
 
     let client = realm.existing("team1/weather-agent").await?;
     for (field, wanted) in [
@@ -58,7 +78,18 @@ async fn client_01_register() -> Result<()> {
     let template = ns.get(kinds::DEPLOYMENT, "weather-agent").await?;
     let revision = template.template_annotation(agents::REVISION_ANNOTATION);
     ensure!(revision.is_none(), "the first revision is not written: {revision:?}");
-    Ok(())
+    registration.keeps_secrets(&[]).await
+}
+
+/// Our finalizer, and one owner that neither controls nor blocks.
+fn is_plainly_owned(secret: &Value, owner: &str) -> bool {
+    let owners = secret.items("/metadata/ownerReferences");
+    let off = |flag: &str| owners.iter().all(|owner| owner.get(flag).is_none_or(|value| value == false));
+    secret.texts("/metadata/finalizers").contains(&"kagenti.io/keycloak-client")
+        && owners.len() == 1
+        && owners[0].text("/name") == owner
+        && off("controller")
+        && off("blockOwnerDeletion")
 }
 
 #[tokio::test]
@@ -76,51 +107,40 @@ async fn client_01_tokens_are_for_one_agent_only() -> Result<()> {
     let stolen = Account { id: two.id.clone(), secret: one.secret.clone() };
     let refused = realm.log_in(&stolen).await?;
     ensure!(refused.status == 401, "{refused:?}");
-    realm.token(&two).await.map(drop)
+    realm.token(&two).await?;
+    registration.keeps_secrets(&[]).await
 }
 
-#[tokio::test]
-#[ignore = "services: just e2e-services"]
-async fn client_01_with_the_webhook_one_rollout() -> Result<()> {
-    let suite = Options::default().without_csi_driver().fixture("mlflow");
-    let registration = Registration::own(Setup::new("client-01-webhook").suite(suite)).await?;
-    let ns = registration.namespace("team1", json!({"kagenti-enabled": "true"})).await?;
-    ns.apply(agents::authbridge_config(registration.url(), registration.realm().name())).await?;
-    ns.create(objects::deployment("weather-agent")).await?;
-    ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather-agent").await?;
-    let before = ns.replica_sets("weather-agent").await?.len();
-    ns.create(objects::agent_runtime("weather-agent", "weather-agent")).await?;
-    until_credentials(&ns, secs(30), "weather-agent").await?;
-    registration.until_registered(&ns, secs(40), "weather-agent", "True/Registered").await?;
-    let enrolled = |pods: &[Value]| {
-        !pods.is_empty() && pods.iter().all(|pod| pod.annotation(SECRET_ANNOTATION) == Some(SECRET))
-    };
-    ns.until_list(secs(40), kinds::POD, "app=weather-agent", "annotated Pods", enrolled).await?;
-    let deployment = ns.stays(secs(8), kinds::DEPLOYMENT, "weather-agent").await?;
-    ensure!(deployment.template_annotation(SECRET_ANNOTATION).is_none(), "{}", deployment.readable());
-    let after = ns.replica_sets("weather-agent").await?.len();
-    ensure!(after == before + 1, "{before} ReplicaSets before, {after} after");
-    Ok(())
-}
-
-/// Deployment names of the eligibility table: those that register at once, and those that do not.
-async fn table(ns: &Ns) -> Result<([&'static str; 3], [&'static str; 5])> {
+/// Workloads of the eligibility table: those that register at once, and those that do not.
+async fn table(ns: &Ns) -> Result<([&'static str; 4], [&'static str; 6])> {
     let legacy = "kagenti.io/client-registration-inject";
     ns.create(objects::deployment("plain")).await?;
     ns.create(agent("legacy").template_label(legacy, "true")).await?;
     ns.create(agent("agent")).await?;
     ns.create(objects::deployment("tool").template_label(TYPE, "tool")).await?;
+    ns.create(objects::deployment("legacy-tool").template_label(TYPE, "tool").template_label(legacy, "true"))
+        .await?;
     ns.create(objects::deployment("other").template_label(TYPE, "gateway")).await?;
     ns.create(objects::deployment("label-only").label(TYPE, "agent")).await?;
     ns.create(agent("no-legacy").template_label(legacy, "false")).await?;
     ns.create(objects::stateful_set("stateful").template_label(TYPE, "agent")).await?;
-    Ok((["agent", "no-legacy", "stateful"], ["plain", "legacy", "tool", "other", "label-only"]))
+    let template = json!({
+        "metadata": {"labels": {"app": "sandbox", TYPE: "agent"}},
+        "spec": {"containers": [objects::container(8080)]},
+    });
+    let sandbox = objects::named(kinds::SANDBOX_ALPHA, "sandbox").spec(json!({"podTemplate": template}));
+    ns.create(sandbox).await?;
+    Ok((
+        ["agent", "no-legacy", "sandbox", "stateful"],
+        ["plain", "legacy", "tool", "legacy-tool", "other", "label-only"],
+    ))
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_04_eligibility_table() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-04")).await?;
+    let suite = without_pods().object("", e2e::suite::sandbox_crd("v1alpha1")?);
+    let registration = Registration::own(Setup::new("client-04").suite(suite)).await?;
     let ns = registration.place("team1").await?;
     let (yes, no) = table(&ns).await?;
     let ids = |names: &[&str]| names.iter().map(|name| format!("team1/{name}")).collect::<Vec<_>>();
@@ -137,19 +157,63 @@ async fn client_04_eligibility_table() -> Result<()> {
     wanted.push("team1/tool".to_owned());
     wanted.sort_unstable();
     ensure!(registration.realm().agents().await? == wanted);
-    // A gate that is closed again removes nothing.
+    // A gate that is closed again removes nothing, and nothing is registered.
     registration.set_gates("clientRegistration: false\n").await?;
+    ns.create(objects::agent_runtime("late", "late")).await?;
     ns.create(agent("late")).await?;
-    tokio::time::sleep(secs(5)).await;
+    registration.until_registered(&ns, secs(20), "late", "False/GateDisabled").await?;
+    tokio::time::sleep(secs(3)).await;
     ensure!(registration.realm().agents().await? == wanted);
     ensure!(credentials_secret(&ns, "agent").await?.is_some());
-    Ok(())
+    // What is no YAML counts as absent (§2.2).
+    registration.set_gates("clientRegistration: [").await?;
+    until_credentials(&ns, secs(20), "late").await?;
+    registration.keeps_secrets(&[]).await
+}
+
+/// The rest of §3: credentials of the user's own, a name from another manifest, several workloads of one name.
+#[tokio::test]
+#[ignore = "services: just e2e-services"]
+async fn client_04_names_that_were_given() -> Result<()> {
+    let registration = Registration::shared().await?;
+    let ns = registration.place("client-04-names").await?;
+    ns.create(agent("own").template_annotation(SECRET_ANNOTATION, "my-client")).await?;
+    ns.create(objects::agent_runtime("own", "own")).await?;
+    registration.until_registered(&ns, secs(20), "own", "False/UserProvided").await?;
+
+    // That of team1/weather-agent.
+    ns.create(agent("copied").template_annotation(SECRET_ANNOTATION, SECRET).replicas(0)).await?;
+    let secret = until_credentials(&ns, secs(20), "copied").await?;
+    let right = |object: &Value| object.template_annotation(SECRET_ANNOTATION) == Some(secret.name());
+    ns.until(secs(20), kinds::DEPLOYMENT, "copied", "the right name", right).await?;
+
+    ns.create(agent("twice").replicas(0)).await?;
+    ns.create(objects::stateful_set("twice").template_label(TYPE, "agent").replicas(0)).await?;
+    let both = |secret: &Value| secret.items("/metadata/ownerReferences").len() == 2;
+    let name = until_credentials(&ns, secs(20), "twice").await?.name().to_owned();
+    ns.until(secs(20), kinds::SECRET, &name, "two owners", both).await?;
+    for kind in [kinds::DEPLOYMENT, kinds::STATEFUL_SET] {
+        let named = |object: &Value| object.template_annotation(SECRET_ANNOTATION) == Some(name.as_str());
+        ns.until(secs(20), kind, "twice", "the annotation", named).await?;
+    }
+    // The client stays as long as one of them is there.
+    ns.delete(kinds::DEPLOYMENT, "twice").await?;
+    ns.gone(secs(20), kinds::DEPLOYMENT, "twice").await?;
+    let one = |secret: &Value| secret.items("/metadata/ownerReferences").len() == 1;
+    let left = ns.until(secs(20), kinds::SECRET, &name, "one owner", one).await?;
+    ns.stays(secs(3), kinds::SECRET, &name).await?;
+    let account = account(&left)?;
+    registration.realm().token(&account).await?;
+
+    ensure!(credentials_secret(&ns, "own").await?.is_none(), "the user's own credentials are enough");
+    ensure!(registration.realm().client("client-04-names/own").await?.is_none());
+    registration.keeps_secrets(&[]).await
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_05_waiting() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-05").login(Login::Later)).await?;
+    let registration = Registration::own(Setup::new("client-05").without_pods().login(Login::Later)).await?;
     let ns = registration.namespace("team1", Value::Null).await?;
     ns.create(agent("weather")).await?;
     ns.create(objects::agent_runtime("weather", "weather")).await?;
@@ -166,14 +230,15 @@ async fn client_05_waiting() -> Result<()> {
     late.create(objects::agent_runtime("weather", "weather")).await?;
     registration.until_registered(&late, secs(10), "weather", "False/WaitingForConfig").await?;
     late.create(agents::authbridge_config(registration.url(), registration.realm().name())).await?;
-    until_credentials(&late, secs(5), "weather").await.map(drop)
+    until_credentials(&late, secs(5), "weather").await?;
+    registration.keeps_secrets(&[]).await
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_09_token_economy() -> Result<()> {
     // Tokens of realm `master` are valid for 60 s.
-    let setup = Setup::new("client-09").login(Login::Password).proxied();
+    let setup = Setup::new("client-09").without_pods().resync(60).login(Login::Password).proxied();
     let registration = Registration::own(setup).await?;
     let proxy = registration.proxy()?;
     let ns = registration.place("team1").await?;
@@ -241,23 +306,34 @@ async fn client_20_migration() -> Result<()> {
     )
     .await?;
     let before = ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather-agent").await?;
+    let pods = uids(&ns.pods("weather-agent").await?);
     registration.component().restart().await?;
     let taken = |secret: &Value| {
-        let owner = secret.pointer("/metadata/ownerReferences/0").cloned().unwrap_or_default();
         secret.annotation("kagenti.io/keycloak-client-uuid") == Some(uuid.as_str())
-            && secret.texts("/metadata/finalizers").contains(&"kagenti.io/keycloak-client")
-            && owner.text("/name") == "weather-agent"
-            && owner.get("controller").is_none_or(|controller| controller == false)
-            && owner.get("blockOwnerDeletion").is_none_or(|block| block == false)
+            && secret.annotation("kagenti.io/credentials-revision") == Some("1")
+            && secret.annotation("kagenti.io/registration-hash").is_some()
+            && is_plainly_owned(secret, "weather-agent")
     };
     let secret = ns.until(secs(30), kinds::SECRET, SECRET, "the Secret to be taken over", taken).await?;
     ensure!(account(&secret)?.secret == old, "the secret's value changed");
     let client = realm.existing("team1/weather-agent").await?;
-    ensure!(client["attributes"]["kagenti.managed-by"] == "client-registration-ctl", "{client}");
+    let attributes = &client["attributes"];
+    ensure!(attributes["kagenti.managed-by"] == "client-registration-ctl", "{attributes}");
+    ensure!(attributes["kagenti.workload"] == "team1/Deployment/weather-agent", "{attributes}");
+    ensure!(!attributes["kagenti.cluster-id"].is_null(), "{attributes}");
+    // It was made for this workload, so it goes with it.
+    ensure!(attributes["kagenti.adopted"].is_null(), "{attributes}");
+    // Over a full check nothing else happens.
+    ns.stays(secs(15), kinds::SECRET, SECRET).await?;
     let after = ns.get(kinds::DEPLOYMENT, "weather-agent").await?;
     ensure!(after.template() == before.template(), "the template changed: a restart");
     ensure!(ns.replica_sets("weather-agent").await?.len() == 1);
-    Ok(())
+    ensure!(uids(&ns.pods("weather-agent").await?) == pods, "Pods were replaced");
+    registration.keeps_secrets(&[old]).await
+}
+
+fn uids(objects: &[Value]) -> Vec<String> {
+    objects.iter().map(|object| object.uid().to_owned()).collect()
 }
 
 #[tokio::test]
@@ -286,13 +362,14 @@ async fn client_21_federated_jwt() -> Result<()> {
             && blank("jwt.credential.sub");
         Ok(done.then_some(()))
     })
-    .await
+    .await?;
+    registration.keeps_secrets(&[]).await
 }
 
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_23_leak_check() -> Result<()> {
-    let registration = Registration::own(Setup::new("client-23").proxied()).await?;
+    let registration = Registration::own(Setup::new("client-23").without_pods().resync(3).proxied()).await?;
     let (proxy, ns) = (registration.proxy()?, registration.place("team1").await?);
     let first = registration.registered(&ns, "weather").await?;
     let second = registration.realm().rotate(&first.id).await?;
