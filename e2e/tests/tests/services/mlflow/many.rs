@@ -10,6 +10,7 @@ use e2e::services::tracking::{
 };
 use e2e::services::{Fault, bare};
 use e2e::{Ns, kinds, objects, secs, wait_for};
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 /// How many of these Deployments carry an experiment.
@@ -133,9 +134,8 @@ async fn scale(count: usize, limit: Duration) -> Result<()> {
     let started = Instant::now();
     for place in 0..count.div_ceil(100) {
         let ns = tracking.namespace(&format!("scale-{place}"), Value::Null).await?;
-        for number in 0..100.min(count - place * 100) {
-            ns.create(tracked(&format!("agent-{number}")).replicas(0)).await?;
-        }
+        let agents = (0..100.min(count - place * 100)).map(|number| format!("agent-{number}"));
+        try_join_all(agents.map(|name| ns.create(tracked(&name).replicas(0)))).await?;
     }
     let global = tracking.global().await?;
     e2e::wait::wait_patiently(limit, "all agents to be configured", async || {
