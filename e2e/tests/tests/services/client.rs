@@ -15,7 +15,6 @@ mod namespaced;
 mod outage;
 mod ownership;
 mod registering;
-mod scale;
 mod spiffe;
 mod tokens;
 mod trust;
