@@ -149,6 +149,8 @@ pub async fn unenrol(
         ctx.announcer.normal(workload, "ClientDeregistered", note);
     }
     ctx.forget(unit);
+    // No Pod has files of the old Secret any more: a new one is the first again, and costs no rollout of its own.
+    ctx.revisions.remove(unit);
     Ok(None)
 }
 

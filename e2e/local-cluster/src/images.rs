@@ -8,8 +8,8 @@ mod archive;
 pub mod args;
 mod build;
 mod image;
-mod summary;
 pub mod suite;
+mod summary;
 
 pub use archive::Written;
 pub use build::{build_static, revision};

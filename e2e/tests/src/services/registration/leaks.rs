@@ -45,9 +45,10 @@ fn holds_token(text: &str) -> bool {
     let part = |letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.'));
     text.split(part).any(|word| {
         let parts: Vec<&str> = word.split('.').collect();
-        parts
-            .windows(3)
-            .any(|three| three[0].starts_with("eyJ") && three[1].starts_with("eyJ") && three[2].len() >= 16)
+        parts.windows(3).any(|three| {
+            matches!(three, [head, claims, signature]
+                if head.starts_with("eyJ") && claims.starts_with("eyJ") && signature.len() >= 16)
+        })
     })
 }
 

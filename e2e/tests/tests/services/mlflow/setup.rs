@@ -36,13 +36,13 @@ async fn mlflow_01_full_set_up() -> Result<()> {
     ensure!(marks(&workload) == wanted.map(|(key, value)| (key.to_owned(), value)), "{:?}", marks(&workload));
 
     let role = ns.get(kinds::ROLE, GRANT).await?;
-    let rule = json!([{
+    let allowed = json!([{
         "apiGroups": ["mlflow.kubeflow.org"],
         "resources": ["experiments"],
         "resourceNames": ["weather"],
         "verbs": ["get", "update"],
     }]);
-    ensure!(role["rules"] == rule, "{role}");
+    ensure!(role["rules"] == allowed, "{role}");
     let binding = ns.get(kinds::ROLE_BINDING, GRANT).await?;
     let to = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": GRANT});
     ensure!(binding["roleRef"] == to, "{binding}");
