@@ -5,6 +5,7 @@
 //! requests and to break it for one test only.
 
 pub mod agents;
+pub mod counting;
 pub mod proxy;
 pub mod registration;
 mod shared;

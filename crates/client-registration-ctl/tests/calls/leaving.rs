@@ -201,6 +201,15 @@ async fn a_released_client_stays_without_marks() {
     assert_eq!(client["attributes"]["kagenti.cluster-id"], "");
     assert_eq!(client["attributes"]["kagenti.workload"], "");
     assert!(!stage.has(&Stage::secret_path("w")));
+
+    // Split 11: on the way back the Pods roll for the label, and not once more for credentials that they never had.
+    stage.ctx.index.secrets.remove(&controller_kit::watch::Key::new("team1", Stage::unit("w").secret_name()));
+    let back = json!({"kagenti.io/client-registration-inject": null});
+    stage.deployment("w", json!({"spec": {"template": {"metadata": {"labels": back}}}}));
+    stage.pass("w").await;
+    assert_eq!(stage.secret_annotation("w", "kagenti.io/credentials-revision").as_deref(), Some("1"));
+    assert_eq!(stage.template_annotation("w", "kagenti.io/keycloak-client-credentials-revision"), None);
+    assert_eq!(stage.keycloak.client("team1/w").unwrap()["attributes"]["kagenti.adopted"], "true");
 }
 
 /// §15: deleted and made again quickly: the old Secret goes first.
@@ -216,8 +225,8 @@ async fn a_workload_made_anew_waits_for_the_old_secret() {
     stage.keycloak.take();
     stage.pass("w").await;
     assert!(stage.keycloak.take().is_empty(), "not before the old one is gone");
+    // The answer to the change that took the finalizer is the last that is heard of it here.
     stage.finish("w").await;
-    stage.ctx.index.secrets.remove(&controller_kit::watch::Key::new("team1", Stage::unit("w").secret_name()));
     stage.pass("w").await;
     assert_ne!(stage.credential("w", "client-secret.txt"), old);
 }

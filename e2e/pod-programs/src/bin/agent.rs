@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /.well-known/agent-card.json` | the card |
-//! | `GET /reach?http://<host>:<port>/<path>` | what that URL answers, seen from the Pod: names are resolved there, Services are reached there |
+//! | `GET /reach?http://<host>[:<port>]/<path>` | what that URL answers, seen from the Pod: names are resolved there, Services are reached there |
 //! | anything else | 200 and its own environment's name of the Pod |
 
 use std::error::Error;
@@ -74,7 +74,8 @@ fn answer(target: &str) -> Answer {
 fn reach(url: &str) -> Answer {
     let rest = url.strip_prefix("http://").ok_or("only http:// is reached")?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = host.to_socket_addrs()?.next().ok_or_else(|| format!("{host} has no address"))?;
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let address = with_port.to_socket_addrs()?.next().ok_or_else(|| format!("{host} has no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(stream, "GET /{path} HTTP/1.0\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;

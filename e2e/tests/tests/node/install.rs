@@ -49,7 +49,7 @@ async fn packaging_25_quick_start() -> Result<()> {
     })
     .await?;
     port_plan(&ns, &pod).await?;
-    helm_test(&helm).await?;
+    helm_test(&helm, &node).await?;
     uninstall(&helm, &node, &ns).await?;
     node.cluster().stop().await
 }
@@ -99,9 +99,18 @@ async fn get(url: &str) -> Result<String> {
 }
 
 /// Packaging 22, the good half.
-async fn helm_test(helm: &Helm) -> Result<()> {
+async fn helm_test(helm: &Helm, node: &RealNode) -> Result<()> {
     let namespace = format!("--namespace={NAMESPACE}");
-    let said = helm.run(["test", RELEASE, &namespace, "--timeout=3m"]).await?;
+    let run = helm.run(["test", RELEASE, &namespace, "--timeout=3m"]).await;
+    let said = match run {
+        Ok(said) => said,
+        // A Pod that failed is kept, and says which check it was.
+        Err(error) => {
+            let logs =
+                ["logs", &namespace, "--selector=app.kubernetes.io/instance=kagenti-operator", "--tail=20"];
+            return Err(error.context(node.cluster().kubectl(logs).await.unwrap_or_default()));
+        }
+    };
     assert!(said.contains("Succeeded") && !said.contains("Failed"), "{said}");
     Ok(())
 }

@@ -15,6 +15,7 @@ mod namespaced;
 mod outage;
 mod ownership;
 mod registering;
+mod scale;
 mod spiffe;
 mod tokens;
 mod trust;
