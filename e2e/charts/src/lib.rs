@@ -1,0 +1,7 @@
+//! The charts of the repository under real Helm: packed once per test program, rendered, checked, installed.
+
+mod helm;
+mod objects;
+
+pub use self::helm::{COMPONENTS, Helm, Refused, UMBRELLA, charts, value_sets};
+pub use self::objects::{Objects, text};

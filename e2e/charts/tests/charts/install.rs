@@ -1,0 +1,167 @@
+//! A real API server judges what Helm renders and installs. Pods of the fake nodes "run", Jobs end well at once.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use chart_tests::{Helm, charts, text};
+use local_cluster::{Cluster, ClusterOptions};
+
+use crate::all_value_sets;
+
+/// One cluster at a time: a test machine has two CPUs.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The namespaces that value sets name, and the definitions that optional parts need.
+async fn cluster() -> Result<Cluster> {
+    let cluster = Cluster::start(ClusterOptions::default()).await?;
+    cluster.install_crds().await?;
+    for folder in ["cert-manager", "monitoring"] {
+        cluster.install_crds_from(&charts().join("../e2e/fixtures").join(folder)).await?;
+    }
+    for name in ["kagenti-system", "team1", "team2", "spire", "identity", "other"] {
+        // Strict Pod security, and a warning for what would not pass.
+        cluster
+            .apply_yaml(&format!(
+                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{\
+                 pod-security.kubernetes.io/enforce: restricted, pod-security.kubernetes.io/warn: restricted}}}}}}"
+            ))
+            .await?;
+    }
+    Ok(cluster)
+}
+
+/// `kubectl apply --dry-run=server`; what it warns about.
+fn dry_run(cluster: &Cluster, objects: &str) -> Result<String> {
+    let mut child = Command::new(cluster.kubectl_path())
+        .args(["apply", "--dry-run=server", "-f", "-"])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting kubectl")?;
+    child.stdin.take().context("its input")?.write_all(objects.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{said}");
+    Ok(said)
+}
+
+/// Kinds whose definitions are not to be had: SPIRE's controller and OpenShift.
+const NOT_SERVED: [&str; 2] = ["ClusterSPIFFEID", "SecurityContextConstraints"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packaging_03_04_the_server_accepts_every_value_set_without_a_warning() -> Result<()> {
+    let _one = ONE.lock().await;
+    let cluster = cluster().await?;
+    for (chart, file) in all_value_sets()? {
+        let mut objects = crate::rendered(chart, &file)?;
+        objects.0.retain(|object| !NOT_SERVED.contains(&text(object, "/kind")));
+        // A Pod needs its account, also on a dry run.
+        let accounts =
+            objects.of("ServiceAccount").map(ToString::to_string).collect::<Vec<_>>().join("\n---\n");
+        cluster.apply_yaml(&accounts).await?;
+        let documents: Vec<String> = objects
+            .0
+            .iter()
+            .filter(|object| text(object, "/kind") != "ServiceAccount")
+            .map(ToString::to_string)
+            .collect();
+        let said = dry_run(&cluster, &documents.join("\n---\n"))
+            .with_context(|| format!("{chart} with {}", file.display()))?;
+        ensure!(said.is_empty(), "{chart} with {}: {said}", file.display());
+    }
+    Ok(())
+}
+
+fn helm(kubeconfig: &Path, args: &[&str]) -> Result<String> {
+    Helm::get()?.on(kubeconfig, args)
+}
+
+/// Two releases, a tenant's install, an upgrade that keeps what the webhook wrote, an uninstall.
+#[tokio::test(flavor = "multi_thread")]
+async fn packaging_07_08_releases_live_side_by_side() -> Result<()> {
+    let _one = ONE.lock().await;
+    let cluster = cluster().await?;
+    let config = cluster.kubeconfig();
+    let charts = Helm::get()?;
+    let suite = charts.path("kagenti-operator").display().to_string();
+    let install = ["install", "kagenti-operator", &suite, "-n", "kagenti-system"];
+    let notes = helm(config, &install)?;
+    ensure!(notes.contains("runtime-ctl") && notes.contains("in the whole cluster"), "{notes}");
+    cluster.kubectl(["-n", "kagenti-system", "rollout", "status", "deployment", "--timeout=60s"]).await?;
+
+    // A second release with other components, in another namespace: no name of the cluster is shared.
+    let second: Vec<&str> = vec![
+        "install",
+        "second",
+        &suite,
+        "-n",
+        "other",
+        "--set=runtime-ctl.enabled=false,card-ctl.enabled=false",
+        "--set=authbridge-webhook.enabled=false,client-registration-ctl.enabled=false,mlflow-ctl.enabled=true",
+    ];
+    helm(config, &second)?;
+
+    // packaging 10: the webhook's own field survives an upgrade that changes others.
+    let name = "kagenti-operator-kagenti-operator-chart-mutating-webhook-configuration";
+    let authority = "jsonpath={.clusters[0].cluster.certificate-authority-data}";
+    let authority = cluster.kubectl(["config", "view", "--raw", "-o", authority]).await?;
+    ensure!(!authority.is_empty(), "the kubeconfig names an authority");
+    let bundle = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {{name: {name}}}, \
+         webhooks: [{{name: inject.kagenti.io, clientConfig: {{caBundle: {authority}}}}}]}}"
+    );
+    let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
+    std::fs::write(file.path(), bundle)?;
+    let path = file.path().display().to_string();
+    let apply = ["apply", "--server-side", "--field-manager=authbridge-webhook/ca", "-f", &path];
+    cluster.kubectl(apply).await.context("writing the bundle as the webhook does")?;
+    let changed = "--set=authbridge-webhook.mutating.failurePolicy=Ignore";
+    helm(config, &["upgrade", "kagenti-operator", &suite, "-n", "kagenti-system", changed])?;
+    let path = "jsonpath={.webhooks[0].clientConfig.caBundle} {.webhooks[0].failurePolicy}";
+    let after = cluster.kubectl(["get", "mutatingwebhookconfiguration", name, "-o", path]).await?;
+    ensure!(after == format!("{authority} Ignore"), "{after}");
+
+    // packaging 7: the administrator of one namespace, with no other right.
+    let netpol = charts.path("netpol-ctl").display().to_string();
+    let bind = ["-n", "team1", "create", "rolebinding", "tenant", "--clusterrole=admin", "--user=tenant"];
+    cluster.kubectl(bind).await?;
+    let tenant = [
+        "install",
+        "netpol",
+        &netpol,
+        "-n",
+        "team1",
+        "--set=watchNamespaces={team1},apiServerCidrs={10.0.0.1/32}",
+        "--kube-as-user=tenant",
+    ];
+    let limit = std::time::Duration::from_secs(30);
+    // Roles are aggregated a moment after the release that brings them.
+    local_cluster::wait_for(limit, "the tenant's rights to be aggregated", async || {
+        let can = ["auth", "can-i", "create", "agentruntimes", "-n", "team1", "--as=tenant"];
+        Ok(cluster.kubectl(can).await.is_ok().then_some(()))
+    })
+    .await?;
+    helm(config, &tenant).context("an install by the administrator of one namespace")?;
+    let wide =
+        ["install", "wide", &netpol, "-n", "team1", "--set=fullnameOverride=wide", "--kube-as-user=tenant"];
+    let refused = helm(config, &wide).err().context("a tenant installed for the whole cluster")?;
+    ensure!(format!("{refused:#}").contains("clusterroles"), "{refused:#}");
+
+    // packaging 8: one goes, the others stay.
+    helm(config, &["uninstall", "second", "-n", "other"])?;
+    let left = cluster.kubectl(["get", "deployments", "-A", "-o", "name"]).await?;
+    ensure!(left.contains("kagenti-runtime-ctl") && left.contains("kagenti-netpol-ctl"), "{left}");
+    ensure!(!left.contains("kagenti-mlflow-ctl"), "{left}");
+
+    // packaging 21: nothing that could hold a Pod is left, definitions and objects stay.
+    helm(config, &["uninstall", "kagenti-operator", "-n", "kagenti-system"])?;
+    let left = cluster.kubectl(["get", "mutatingwebhookconfigurations", "-o", "name"]).await?;
+    ensure!(!left.contains("kagenti"), "{left}");
+    let crds = cluster.kubectl(["get", "crds", "agentruntimes.agent.kagenti.dev", "-o", "name"]).await?;
+    ensure!(crds.contains("agentruntimes"), "{crds}");
+    Ok(())
+}
