@@ -6,7 +6,7 @@ use api_types::{
     card::{self, SIGNER_CONTAINER, SIGNER_IMAGE, annotation},
     names::label,
 };
-use controller_kit::lean::LeanObject;
+use controller_kit::lean::{ConditionView, LeanObject};
 use jiff::Timestamp;
 use kube::discovery::ApiResource;
 use serde::Deserialize;
@@ -49,17 +49,6 @@ pub struct StatusView {
     pub ready_replicas: Option<i64>,
     /// Conditions.
     pub conditions: Vec<ConditionView>,
-}
-
-/// Type and status of a condition.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ConditionView {
-    /// Type.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
 }
 
 /// How a workload signs its card (card §12).

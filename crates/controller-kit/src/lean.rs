@@ -54,6 +54,17 @@ pub fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta
     })
 }
 
+/// Type and status of a condition.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ConditionView {
+    /// Type.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+}
+
 /// The metadata of a `K`, asked for and read without anything else.
 #[derive(Deserialize)]
 #[serde(bound = "")]

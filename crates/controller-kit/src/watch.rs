@@ -13,6 +13,7 @@ mod gauge;
 mod key;
 mod observed;
 mod optional;
+mod presence;
 mod served;
 
 use std::fmt::Debug;
@@ -36,6 +37,7 @@ pub use feed::{Listing, Step, feed, pages};
 pub use gauge::StoreGauge;
 pub use key::Key;
 pub use optional::OptionalKind;
+pub use presence::Presence;
 pub use served::serves;
 
 /// First and longest wait between attempts (packaging §7: first 1 s, at most 60 s).

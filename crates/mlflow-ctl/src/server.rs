@@ -1,13 +1,11 @@
 //! Which MLflow server a workload uses (MLflow §4). Pure.
 
 use api_types::mlflow::annotation;
-use controller_kit::lean::LeanObject;
+use controller_kit::lean::{ConditionView, LeanObject};
 use jiff::Timestamp;
 use kube::discovery::ApiResource;
 use rest_client::base_url::BaseUrl;
 use serde::{Deserialize, de::IgnoredAny};
-
-use crate::workload::ConditionView;
 
 /// `mlflow.opendatahub.io/v1` MLflow, the part that matters.
 pub type MlflowView = LeanObject<IgnoredAny, MlflowStatus>;

@@ -6,7 +6,7 @@ use api_types::{
 };
 pub use controller_kit::workload::WorkloadKey;
 use controller_kit::{
-    lean::LeanObject,
+    lean::{ConditionView, LeanObject},
     template::{Pairs, TemplateView},
 };
 use jiff::Timestamp;
@@ -79,17 +79,6 @@ pub struct StatusView {
     pub replicas: Option<i32>,
     /// Sandbox.
     pub conditions: Vec<ConditionView>,
-}
-
-/// Type and status of a condition.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ConditionView {
-    /// Type.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
 }
 
 /// A workload as kept in the index.

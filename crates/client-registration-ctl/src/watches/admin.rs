@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controller_kit::{apply::is_forbidden, lean::LeanMeta, message::message_of, watch::pages};
+use controller_kit::{
+    apply::is_forbidden,
+    lean::LeanMeta,
+    message::message_of,
+    watch::{Presence, pages},
+};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
-use kube::{Api, runtime::watcher::Event};
+use kube::Api;
 
 use super::options;
 use crate::{context::Context, keycloak::AdminCredentials, sources::Source};
@@ -21,21 +26,9 @@ pub(super) async fn run(ctx: Arc<Context>) {
     let options = options(&ctx, "secrets", Source::Admin, Some(namespace)).check("admin secret");
     let config = pages().fields(&format!("metadata.name={name}"));
     let mut events = ctx.watch(api, config, options);
-    let mut listed = false;
+    let mut presence = Presence::default();
     while let Some(event) = events.next().await {
-        let exists = match event {
-            Event::Init => {
-                listed = false;
-                continue;
-            }
-            Event::InitApply(_) => {
-                listed = true;
-                continue;
-            }
-            Event::InitDone => listed,
-            Event::Apply(_) => true,
-            Event::Delete(_) => false,
-        };
+        let Some(exists) = presence.after(&event) else { continue };
         let read = if exists { read(&ctx).await } else { Err("does not exist".to_owned()) };
         let why = read.as_ref().err().cloned();
         if ctx.keycloak.admin().set(read) {

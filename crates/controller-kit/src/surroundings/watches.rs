@@ -19,7 +19,7 @@ use crate::backoff::jitter;
 use crate::lean::LeanMeta;
 use crate::message::message_of;
 use crate::scope::{Scope, api_in};
-use crate::watch::{self, TroubleKind, WatchOptions, Watches};
+use crate::watch::{self, Presence, TroubleKind, WatchOptions, Watches};
 
 /// Objects of one page of a list: while it is read they are in memory whole.
 const PAGE: u32 = 200;
@@ -215,21 +215,9 @@ impl Watcher {
         let options = self.options("csidrivers", Input::Spire, None);
         let config = watcher::Config::default().fields(&selector);
         let mut events = watch::watch_stream(&self.watches, api, config, options);
-        let mut listed = false;
+        let mut presence = Presence::default();
         while let Some(event) = events.next().await {
-            let present = match event {
-                Event::Init => {
-                    listed = false;
-                    continue;
-                }
-                Event::InitApply(_) => {
-                    listed = true;
-                    continue;
-                }
-                Event::InitDone => listed,
-                Event::Apply(_) => true,
-                Event::Delete(_) => false,
-            };
+            let Some(present) = presence.after(&event) else { continue };
             if self.around.set_spire(present) {
                 tracing::info!(present, "CSIDriver {SPIFFE_CSI_DRIVER}");
                 self.wake(None);

@@ -8,15 +8,11 @@ use controller_kit::{
     backoff::jitter,
     lean::LeanMeta,
     scope::Scope,
-    watch::{Step, TroubleKind, feed, pages},
+    watch::{Presence, Step, TroubleKind, feed, pages},
 };
 use futures::{StreamExt, future::BoxFuture};
 use k8s_openapi::api::{core::v1::Namespace, storage::v1::CSIDriver};
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-    runtime::watcher::{self, Event},
-};
+use kube::{Api, ResourceExt, api::ListParams, runtime::watcher};
 
 use super::{NOW, options};
 use crate::{
@@ -152,21 +148,9 @@ pub(super) async fn spire(ctx: Arc<Context>) {
     let options = options(&ctx, "csidrivers", Source::Spire, None);
     let config = watcher::Config::default().fields(&selector);
     let mut events = ctx.watch(api, config, options);
-    let mut listed = false;
+    let mut presence = Presence::default();
     while let Some(event) = events.next().await {
-        let present = match event {
-            Event::Init => {
-                listed = false;
-                continue;
-            }
-            Event::InitApply(_) => {
-                listed = true;
-                continue;
-            }
-            Event::InitDone => listed,
-            Event::Apply(_) => true,
-            Event::Delete(_) => false,
-        };
+        let Some(present) = presence.after(&event) else { continue };
         if ctx.index.set_spire_driver(present) {
             tracing::info!(present, "CSIDriver {SPIFFE_CSI_DRIVER}");
             ctx.wake_all(None, DEBOUNCE);
