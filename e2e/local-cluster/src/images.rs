@@ -12,6 +12,6 @@ pub mod suite;
 mod summary;
 
 pub use archive::Written;
-pub use build::{build_static, revision};
+pub use build::{Profile, build_static, revision};
 pub use image::{Entry, Image};
 pub use summary::Summary;

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
+use super::Profile;
 use super::suite::{PROGRAMS, Packed, default_dir, pack};
 
 /// Arguments of `local-cluster images`.
@@ -16,6 +17,9 @@ pub struct ImagesArgs {
     /// Where the tarballs go; `images` in cargo's target directory unless given.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Compile in a fraction of the time: larger, slower programs, for tests.
+    #[arg(long)]
+    quick: bool,
 }
 
 impl ImagesArgs {
@@ -29,7 +33,8 @@ impl ImagesArgs {
             .filter(|name| self.programs.is_empty() || self.programs.iter().any(|p| p == name))
             .collect();
         let out = self.out.clone().unwrap_or_else(default_dir);
-        println!("{}", table(&pack(&wanted, &out)?));
+        let profile = if self.quick { Profile::Quick } else { Profile::Release };
+        println!("{}", table(&pack(&wanted, profile, &out)?));
         Ok(())
     }
 }

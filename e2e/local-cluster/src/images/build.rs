@@ -8,9 +8,27 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::components::{self, Binaries, workspace};
 
-/// Builds programs of the workspace for images: static, optimised, stamped with the revision, without paths of this
-/// machine. Blocks while cargo works; progress is shown on standard error.
-pub fn build_static(programs: &[&str]) -> Result<Binaries> {
+/// How much time goes into programs for images: cargo's profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// What is released: optimised across crates, minutes for each program.
+    Release,
+    /// For tests: the same programs, larger and slower, linked in seconds.
+    Quick,
+}
+
+impl Profile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "image",
+            Self::Quick => "image-quick",
+        }
+    }
+}
+
+/// Builds programs of the workspace for images: static, stamped with the revision, without paths of this machine.
+/// Blocks while cargo works; progress is shown on standard error.
+pub fn build_static(programs: &[&str], profile: Profile) -> Result<Binaries> {
     let target = target();
     let home = cargo_home()?;
     let workspace = workspace();
@@ -22,7 +40,7 @@ pub fn build_static(programs: &[&str]) -> Result<Binaries> {
     ];
     let quoted: Vec<String> = flags.iter().map(|flag| format!("{flag:?}")).collect();
     let arguments = [
-        "--profile=image".to_owned(),
+        format!("--profile={}", profile.name()),
         format!("--target={target}"),
         format!("--config=target.{target}.rustflags=[{}]", quoted.join(",")),
     ];

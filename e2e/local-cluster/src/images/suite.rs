@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::image::{Entry, Image, USER};
-use super::{Summary, Written, build_static, revision};
+use super::{Profile, Summary, Written, build_static, revision};
 use crate::components::workspace;
 use crate::terminal::Terminal;
 
@@ -56,8 +56,8 @@ pub fn default_dir() -> PathBuf {
 
 /// Builds the programs and writes one tarball for each into a directory. Blocks for minutes the first time, with progress on
 /// standard error. An error when an image is over [`BUDGET`].
-pub fn pack(programs: &[&str], dir: &Path) -> Result<Vec<Packed>> {
-    let built = build_static(programs)?;
+pub fn pack(programs: &[&str], profile: Profile, dir: &Path) -> Result<Vec<Packed>> {
+    let built = build_static(programs, profile)?;
     let shared = Shared::read()?;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let task = Terminal::stderr().task("packing images");
@@ -85,10 +85,11 @@ pub fn pack(programs: &[&str], dir: &Path) -> Result<Vec<Packed>> {
     Ok(packed)
 }
 
-/// Like [`pack`], but with the variable `KAGENTI_IMAGES` set the tarballs of that directory are taken as they are.
+/// Images for tests: compiled with [`Profile::Quick`], or with the variable `KAGENTI_IMAGES` set the tarballs of that directory
+/// as they are.
 pub fn pack_or_take(programs: &[&str]) -> Result<Vec<Packed>> {
     let Some(dir) = std::env::var_os("KAGENTI_IMAGES").map(PathBuf::from) else {
-        return pack(programs, &default_dir());
+        return pack(programs, Profile::Quick, &default_dir());
     };
     let take = |program: &&str| {
         let file = dir.join(format!("{program}.tar"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::files;
-use crate::images::{Image, build_static};
+use crate::images::{Image, Profile, build_static};
 use crate::options::ClusterOptions;
 use crate::programs::Program;
 use crate::supervisor::protocol::Order;
@@ -18,7 +18,7 @@ pub(crate) fn pause_program(options: &ClusterOptions) -> Result<Option<PathBuf>>
     if !options.real_node {
         return Ok(None);
     }
-    Ok(Some(build_static(&["pause"])?.path("pause")?.to_owned()))
+    Ok(Some(build_static(&["pause"], Profile::Quick)?.path("pause")?.to_owned()))
 }
 
 /// Writes the images that every node needs and says where.

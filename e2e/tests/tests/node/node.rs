@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use e2e::{Ns, kinds, objects};
 use local_cluster::images::suite::{self, PROGRAMS, Packed};
-use local_cluster::images::{Image, build_static};
+use local_cluster::images::{Image, Profile, build_static};
 use local_cluster::node::preflight;
 use local_cluster::programs::{Program, Programs};
 use local_cluster::terminal::Terminal;
@@ -85,7 +85,7 @@ fn build() -> Result<Built> {
     let dir = suite::default_dir();
     let images = suite::pack_or_take(&PROGRAMS)?;
     std::fs::create_dir_all(&dir).context("a directory for images")?;
-    let programs = build_static(&["agent", "stand-in"])?;
+    let programs = build_static(&["agent", "stand-in"], Profile::Quick)?;
     let mut others = Vec::new();
     let mut write = |name: &str, image: &Image| {
         let file = dir.join(format!("{name}.tar"));
