@@ -24,6 +24,15 @@ impl Profile {
             Self::Quick => "image-quick",
         }
     }
+
+    /// The most bytes that the files of an image may be: 25 MiB (packaging §13). What is not optimised across crates is up
+    /// to a fifth larger.
+    pub const fn budget(self) -> u64 {
+        match self {
+            Self::Release => 25 * 1024 * 1024,
+            Self::Quick => 30 * 1024 * 1024,
+        }
+    }
 }
 
 /// Builds programs of the workspace for images: static, stamped with the revision, without paths of this machine.

@@ -23,9 +23,6 @@ pub const PROGRAMS: [&str; 7] = [
 /// Where the charts look for images unless told otherwise (packaging §3.1).
 pub const REPOSITORY: &str = "ghcr.io/kagenti/kagenti-operator";
 
-/// The most that the files of an image may be: 25 MiB (packaging §13).
-pub const BUDGET: u64 = 25 * 1024 * 1024;
-
 /// Certificates of public authorities, from Debian's ca-certificates here and in `deploy/Dockerfile`.
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where the roots are in an image, which is also where the programs look for them.
@@ -55,7 +52,7 @@ pub fn default_dir() -> PathBuf {
 }
 
 /// Builds the programs and writes one tarball for each into a directory. Blocks for minutes the first time, with progress on
-/// standard error. An error when an image is over [`BUDGET`].
+/// standard error. An error when an image is over [`Profile::budget`].
 pub fn pack(programs: &[&str], profile: Profile, dir: &Path) -> Result<Vec<Packed>> {
     let built = build_static(programs, profile)?;
     let shared = Shared::read()?;
@@ -65,9 +62,10 @@ pub fn pack(programs: &[&str], profile: Profile, dir: &Path) -> Result<Vec<Packe
     for program in programs {
         let image = shared.image(program, built.path(program)?)?;
         let size = image.size();
+        let budget = profile.budget();
         ensure!(
-            size <= BUDGET,
-            "the image of {program} has {size} bytes, {BUDGET} are allowed: look for a new dependency with \
+            size <= budget,
+            "the image of {program} has {size} bytes, {budget} are allowed: look for a new dependency with \
              `cargo bloat`, or for debug information that was not stripped"
         );
         let file = dir.join(format!("{program}.tar"));

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use e2e::{Json as _, kinds, objects, secs};
-use local_cluster::images::suite;
+use local_cluster::images::Profile;
 use serde_json::{Value, json};
 
 use crate::node::RealNode;
@@ -39,7 +39,7 @@ async fn packaging_20_image() -> Result<()> {
     // One after the other: a node starts a handful of containers at once, not dozens.
     for image in &node.built().images {
         let name = &image.program;
-        assert!(image.size <= suite::BUDGET, "{name} has {} bytes", image.size);
+        assert!(image.size <= Profile::Quick.budget(), "{name} has {} bytes", image.size);
         let containers = json!([
             container("own", &image.reference, name, None),
             container("any", &image.reference, name, Some(1_000_660_000)),
