@@ -27,6 +27,8 @@ pub struct Mark(u64);
 pub struct ApiRequest {
     /// User name, such as `system:serviceaccount:kagenti-system:runtime-ctl`.
     pub user: String,
+    /// The Pod whose token it was, when a kubelet handed it out; else empty.
+    pub pod: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,
     /// API group; empty for the core group.
@@ -150,6 +152,9 @@ impl Audit {
     }
 }
 
+/// What the API server knows of a token that is bound to a Pod.
+const POD_OF_TOKEN: &str = "authentication.kubernetes.io/pod-name";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -175,6 +180,8 @@ struct Line {
 struct User {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -212,9 +219,11 @@ fn parse(line: &[u8]) -> Option<ApiRequest> {
         "" => object.resource,
         sub => format!("{}/{sub}", object.resource),
     };
+    let pod = line.user.extra.get(POD_OF_TOKEN).and_then(|pods| pods.first()).cloned().unwrap_or_default();
     let took = took(&line.request_received_timestamp, &line.stage_timestamp);
     counted.then_some(ApiRequest {
         user: line.user.username,
+        pod,
         verb: line.verb,
         group: object.api_group,
         resource,
@@ -241,7 +250,7 @@ mod tests {
 
     fn line(stage: &str, verb: &str, code: u16) -> String {
         format!(
-            r#"{{"kind":"Event","stage":"{stage}","requestURI":"/x","verb":"{verb}","user":{{"username":"system:serviceaccount:ops:runtime-ctl"}},"objectRef":{{"resource":"agentruntimes","subresource":"status","namespace":"a","name":"b","apiGroup":"agent.kagenti.dev"}},"responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-01-01T00:00:00.000000Z","stageTimestamp":"2026-01-01T00:00:00.012000Z"}}"#
+            r#"{{"kind":"Event","stage":"{stage}","requestURI":"/x","verb":"{verb}","user":{{"username":"system:serviceaccount:ops:runtime-ctl","extra":{{"authentication.kubernetes.io/pod-name":["ctl-1"]}}}},"objectRef":{{"resource":"agentruntimes","subresource":"status","namespace":"a","name":"b","apiGroup":"agent.kagenti.dev"}},"responseStatus":{{"metadata":{{}},"code":{code}}},"requestReceivedTimestamp":"2026-01-01T00:00:00.000000Z","stageTimestamp":"2026-01-01T00:00:00.012000Z"}}"#
         )
     }
 
@@ -270,7 +279,8 @@ mod tests {
         );
         assert_eq!(audit.read(&mut mark).expect("requests").len(), 3);
         assert!(audit.read(&mut mark).expect("nothing new").is_empty());
-        assert_eq!(audit.since(Mark(0), ApiRequest::is_write).expect("writes").len(), 1);
+        let writes = audit.since(Mark(0), ApiRequest::is_write).expect("writes");
+        assert_eq!(writes.iter().map(|write| write.pod.as_str()).collect::<Vec<_>>(), ["ctl-1"]);
     }
 
     #[test]
