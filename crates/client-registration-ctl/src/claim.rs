@@ -7,7 +7,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use crate::{conditions::Verdict, secret, workload::Unit};
+use crate::{conditions::Verdict, reason::Reason, secret, workload::Unit};
 
 /// An annotation that is not empty.
 pub fn annotation(secret: &ApiSecret, key: &str) -> Option<String> {
@@ -22,11 +22,11 @@ pub fn objection(live: &ApiSecret, unit: &Unit) -> Option<Verdict> {
     }
     if annotation(live, own::MANAGED).as_deref() == Some("false") {
         let text = format!("Secret {name} has annotation {}: \"false\", so it is left alone", own::MANAGED);
-        return Some(Verdict::off("UserProvided", text));
+        return Some(Verdict::off(Reason::UserProvided, text));
     }
     let other = secret::controller(live, unit)?;
     Some(Verdict::failing(
-        "SecretConflict",
+        Reason::SecretConflict,
         format!(
             "Secret {name} is controlled by {other}, so it is left alone: delete it there, or set its annotation {}: \
              \"false\" if the workload is to use it",

@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
+use crate::reason::Reason;
+
 /// Condition types that client-registration-ctl owns.
 pub const OWNED: [&str; 2] = [condition::CLIENT_REGISTERED, condition::AUDIENCE_SCOPE_READY];
 
@@ -28,7 +30,7 @@ pub struct Verdict {
     /// Status.
     pub truth: Truth,
     /// Reason.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Object, field and remedy.
     pub message: String,
     /// A Warning Event tells of it.
@@ -37,23 +39,23 @@ pub struct Verdict {
 
 impl Verdict {
     /// `True`.
-    pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn yes(reason: Reason, message: impl Into<String>) -> Self {
         Self { truth: Truth::True, reason, message: message.into(), warns: false }
     }
 
     /// `False`, and somebody should look.
-    pub fn failing(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn failing(reason: Reason, message: impl Into<String>) -> Self {
         Self { truth: Truth::False, reason, message: message.into(), warns: true }
     }
 
     /// `False`, and that is as somebody wants it.
-    pub fn off(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn off(reason: Reason, message: impl Into<String>) -> Self {
         Self { truth: Truth::False, reason, message: message.into(), warns: false }
     }
 
     /// `Unknown`.
     pub fn pending(message: impl Into<String>) -> Self {
-        Self { truth: Truth::Unknown, reason: "Pending", message: message.into(), warns: false }
+        Self { truth: Truth::Unknown, reason: Reason::Pending, message: message.into(), warns: false }
     }
 }
 
@@ -95,7 +97,7 @@ pub fn next(before: &[Condition], report: &Report, generation: i64, now: Timesta
             Truth::Unknown => "Unknown",
         }
         .to_owned(),
-        reason: verdict.reason.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
         message: rest_client::quote::bounded(&verdict.message, LONGEST_MESSAGE),
         observed_generation: Some(generation),
         last_transition_time: Time(now),
@@ -137,15 +139,15 @@ mod tests {
     #[test]
     fn the_same_report_writes_nothing() {
         let report = Report {
-            registered: Verdict::yes("Registered", "m"),
-            audience: Audience::Known(Verdict::failing("ScopeFailed", "x")),
+            registered: Verdict::yes(Reason::Registered, "m"),
+            audience: Audience::Known(Verdict::failing(Reason::ScopeFailed, "x")),
         };
         let first = applied(&next(&[], &report, 1, at(1)).unwrap());
         assert_eq!(first.len(), 2);
         assert_eq!(next(&first, &report, 1, at(9)), None);
-        let unlooked = Report::new(Verdict::yes("Registered", "m"));
+        let unlooked = Report::new(Verdict::yes(Reason::Registered, "m"));
         assert_eq!(next(&first, &unlooked, 1, at(9)), None, "what was not looked at stays");
-        let other = Report::new(Verdict::failing("KeycloakForbidden", "m"));
+        let other = Report::new(Verdict::failing(Reason::KeycloakForbidden, "m"));
         let second = applied(&next(&first, &other, 1, at(9)).unwrap());
         assert_eq!(second.len(), 2, "an apply repeats what stays");
         let gone = Report { audience: Audience::Absent, ..other };
@@ -160,7 +162,7 @@ mod tests {
         let second = applied(&next(&first, &Report::new(Verdict::pending("b")), 1, at(2)).unwrap());
         assert_eq!(second[0].last_transition_time, Time(at(1)));
         let third =
-            applied(&next(&second, &Report::new(Verdict::off("UserProvided", "")), 2, at(3)).unwrap());
+            applied(&next(&second, &Report::new(Verdict::off(Reason::UserProvided, "")), 2, at(3)).unwrap());
         assert_eq!(third[0].last_transition_time, Time(at(3)));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use controller_kit::events::{EventRecorder, NewEvent};
 use tokio::time::Instant;
 
-use crate::workload::Workload;
+use crate::{reason::Reason, workload::Workload};
 
 /// An Event of the same reason about the same workload is not repeated sooner.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -38,7 +38,8 @@ impl Announcer {
     }
 
     /// Somebody should look.
-    pub fn warning(&self, workload: &Workload, reason: &'static str, note: &str) {
+    pub fn warning(&self, workload: &Workload, reason: Reason, note: &str) {
+        let reason = reason.as_str();
         if self.is_news(&workload.uid, reason) {
             self.recorder.publish(&workload.reference(), NewEvent::warning(reason, ACTION, note));
         }

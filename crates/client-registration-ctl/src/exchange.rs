@@ -18,6 +18,7 @@ use crate::{
     delivery::{self, Delivered},
     error::Error,
     keycloak::{KeycloakError, client::Ownership},
+    reason::Reason,
     registration::{Next, end, registered},
     secret::{self, Place, Plan, Wanted},
     settings::{ClientAuth, DeletionPolicy},
@@ -55,7 +56,7 @@ impl From<ClientError> for Stop {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Keycloak(error) => Self::Keycloak(error),
-            ClientError::Conflict(why) => Self::Say(Verdict::failing("ClientConflict", why)),
+            ClientError::Conflict(why) => Self::Say(Verdict::failing(Reason::ClientConflict, why)),
         }
     }
 }
@@ -68,7 +69,7 @@ pub async fn exchange(ctx: &Context, subject: &Subject) -> Next {
     let started = Instant::now();
     let stop = match register(ctx, subject).await {
         Ok(next) => {
-            ctx.metrics.registered("Registered", true, started.elapsed());
+            ctx.metrics.registered(Reason::Registered, true, started.elapsed());
             return Ok(next);
         }
         Err(stop) => stop,
@@ -76,7 +77,7 @@ pub async fn exchange(ctx: &Context, subject: &Subject) -> Next {
     let (verdict, next) = match stop {
         Stop::Error(error) => {
             if error.is_refusal() {
-                ctx.metrics.registered("PatchFailed", false, started.elapsed());
+                ctx.metrics.registered(Reason::PatchFailed, false, started.elapsed());
             }
             return Err(error);
         }
@@ -231,18 +232,19 @@ async fn finish(
 ) -> Result<Option<Duration>, Stop> {
     let audience = match &scope {
         Ok(None) => Audience::Absent,
-        Ok(Some(ready)) if ready.missing.is_empty() => {
-            Audience::Known(Verdict::yes("Attached", "tokens for the agent carry its client id as audience"))
-        }
+        Ok(Some(ready)) if ready.missing.is_empty() => Audience::Known(Verdict::yes(
+            Reason::Attached,
+            "tokens for the agent carry its client id as audience",
+        )),
         Ok(Some(ready)) => Audience::Known(Verdict::off(
-            "PlatformClientMissing",
+            Reason::PlatformClientMissing,
             format!(
                 "the audience scope is attached to the agent's own client, but Keycloak has no client {}: create it, or \
                  correct PLATFORM_CLIENT_IDS",
                 ready.missing.join(", ")
             ),
         )),
-        Err(error) => Audience::Known(Verdict::failing("ScopeFailed", error.to_string())),
+        Err(error) => Audience::Known(Verdict::failing(Reason::ScopeFailed, error.to_string())),
     };
     if let Audience::Known(verdict) = &audience
         && verdict.warns
@@ -294,7 +296,7 @@ async fn credentials_of(
     {
         if matches!(client.ownership, Ownership::Shared(_)) {
             return Err(Stop::Say(Verdict::failing(
-                "ClientConflict",
+                Reason::ClientConflict,
                 "the client belongs to another cluster, so its secret is not rotated from here: remove the annotation",
             )));
         }
@@ -342,7 +344,7 @@ async fn look_at_features(ctx: &Context, subject: &Subject) {
                      --features=client-auth-federated,spiffe",
                     missing.join(", ")
                 );
-                ctx.announcer.warning(&subject.primary, "FederationUnavailable", &note);
+                ctx.announcer.warning(&subject.primary, Reason::FederationUnavailable, &note);
             }
         }
         Err(error) => tracing::debug!(%error, "the features of Keycloak are not known"),

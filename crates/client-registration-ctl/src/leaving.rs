@@ -26,6 +26,7 @@ use crate::{
     },
     metrics::UnitState,
     pods,
+    reason::Reason,
     registration::{self, Next},
     secret::{Place, SecretLink, SecretMeta},
     settings::DeletionPolicy,
@@ -91,14 +92,15 @@ pub async fn unenrol(
     let released = kinds.contains(&Eligibility::LegacyRegistrar);
     if released {
         let legacy = Verdict::off(
-            "LegacyRegistrar",
+            Reason::LegacyRegistrar,
             "label kagenti.io/client-registration-inject: \"true\" asks for registration inside the Pod",
         );
         registration::report(ctx, workloads, &Report::new(legacy)).await?;
     }
     // A gate never removes anything.
     if kinds.contains(&Eligibility::ToolsOff) {
-        let off = Verdict::off("GateDisabled", "gate injectTools is off in ConfigMap kagenti-feature-gates");
+        let off =
+            Verdict::off(Reason::GateDisabled, "gate injectTools is off in ConfigMap kagenti-feature-gates");
         registration::report(ctx, workloads, &Report::new(off)).await?;
         ctx.metrics.set_state(unit, Some(UnitState::Skipped));
         return Ok(None);
@@ -207,7 +209,7 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
             tracing::debug!(secret = format!("{namespace}/{name}"), "not deleted yet: {error}");
             if let Some(unit) = &secret.unit {
                 let waiting = Verdict::failing(
-                    "CleanupPending",
+                    Reason::CleanupPending,
                     format!(
                         "the client is not deleted in Keycloak yet, and is left there if that takes longer than \
                          --cleanup-timeout ({} s): {error}",

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod platform_clients;
 pub mod pods;
 pub mod process;
+pub mod reason;
 pub mod registration;
 pub mod secret;
 pub mod settings;

@@ -20,6 +20,7 @@ use rest_client::{BaseUrl, options::Observer};
 
 use crate::{
     keycloak::KeycloakError,
+    reason::Reason,
     workload::{Unit, WorkloadKey},
 };
 
@@ -50,7 +51,7 @@ pub struct Logins(Family<ResultLabel, Counter>);
 impl Logins {
     /// Counts one.
     pub fn count<T>(&self, login: &Result<T, KeycloakError>) {
-        let result = login.as_ref().map_or_else(KeycloakError::reason, |_| "ok");
+        let result = login.as_ref().map_or_else(|error| error.reason().as_str(), |_| "ok");
         self.0.get_or_create(&ResultLabel { result }).inc();
     }
 }
@@ -189,9 +190,9 @@ impl OwnMetrics {
     }
 
     /// A registration that asked Keycloak has ended.
-    pub fn registered(&self, reason: &'static str, ok: bool, took: Duration) {
+    pub fn registered(&self, reason: Reason, ok: bool, took: Duration) {
         let result = if ok { "success" } else { "failure" };
-        self.registrations.get_or_create(&ResultLabels { result, reason }).inc();
+        self.registrations.get_or_create(&ResultLabels { result, reason: reason.as_str() }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 

@@ -20,6 +20,7 @@ use crate::{
     identity::Unresolved,
     leaving,
     metrics::UnitState,
+    reason::Reason,
     secret::{self, SecretMeta},
     sources::Source,
     subject::{self, Subject},
@@ -52,7 +53,7 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
     }
     if !gates.global_enabled || !gates.client_registration {
         let off = Verdict::off(
-            "GateDisabled",
+            Reason::GateDisabled,
             "gate globalEnabled or clientRegistration is off in ConfigMap kagenti-feature-gates: nothing is registered \
              or removed",
         );
@@ -68,8 +69,10 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
     ctx.leaving.remove(unit);
     let provided: Vec<_> = eligible.extract_if(.., |workload| is_user_provided(workload)).collect();
     if !provided.is_empty() {
-        let own =
-            Verdict::off("UserProvided", "the pod template names a Secret of its own with the credentials");
+        let own = Verdict::off(
+            Reason::UserProvided,
+            "the pod template names a Secret of its own with the credentials",
+        );
         report(ctx, &provided, &Report::new(own)).await?;
     }
     let Some(primary) = eligible.first().cloned() else {
@@ -104,7 +107,8 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
     if let Err(error) = &outcome
         && error.is_refusal()
     {
-        let refused = Verdict::failing("PatchFailed", format!("the API server does not let us: {error}"));
+        let refused =
+            Verdict::failing(Reason::PatchFailed, format!("the API server does not let us: {error}"));
         end(ctx, unit, &subject.workloads, Report::new(refused), None).await?;
     }
     outcome
@@ -160,27 +164,27 @@ fn resolve(
     let config = match Config::read(data.as_deref(), &ctx.settings, &ctx.trust()) {
         Ok(config) => config,
         Err(Problem::Waiting { message, unexpected: false }) => {
-            return Ok(Err(Verdict::off("WaitingForConfig", message)));
+            return Ok(Err(Verdict::off(Reason::WaitingForConfig, message)));
         }
         Err(Problem::Waiting { message, unexpected: true }) => {
-            return Ok(Err(Verdict::failing("WaitingForConfig", message)));
+            return Ok(Err(Verdict::failing(Reason::WaitingForConfig, message)));
         }
-        Err(Problem::Invalid(message)) => return Ok(Err(Verdict::failing("InvalidConfig", message))),
+        Err(Problem::Invalid(message)) => return Ok(Err(Verdict::failing(Reason::InvalidConfig, message))),
         Err(Problem::Refused(refusal)) => {
             let reason = match &refusal {
-                Refusal::Url { .. } | Refusal::PlainHttp { .. } => "UntrustedKeycloakURL",
-                Refusal::Realm { .. } | Refusal::RealmName { .. } => "RealmNotAllowed",
+                Refusal::Url { .. } | Refusal::PlainHttp { .. } => Reason::UntrustedKeycloakURL,
+                Refusal::Realm { .. } | Refusal::RealmName { .. } => Reason::RealmNotAllowed,
             };
             return Ok(Err(Verdict::failing(reason, refusal.to_string())));
         }
     };
     for warning in &config.warnings {
-        ctx.announcer.warning(primary, "ConfigValueIgnored", warning);
+        ctx.announcer.warning(primary, Reason::ConfigValueIgnored, warning);
     }
     let identity = match subject::identity_of(ctx, primary)? {
         Ok(identity) => identity,
         Err(error @ Unresolved::Looking) => return Ok(Err(Verdict::pending(error.to_string()))),
-        Err(error) => return Ok(Err(Verdict::failing("IdentityUnresolved", error.to_string()))),
+        Err(error) => return Ok(Err(Verdict::failing(Reason::IdentityUnresolved, error.to_string()))),
     };
     let Some(cluster_id) = ctx.cluster_id() else {
         let text = "the UID of Namespace kube-system is not known yet: allow to read it, or set --cluster-id";
@@ -230,7 +234,7 @@ async fn settled(ctx: &Context, subject: &Subject, secret: &SecretMeta, due: Ins
 
 pub(crate) fn registered(subject: &Subject) -> Verdict {
     Verdict::yes(
-        "Registered",
+        Reason::Registered,
         format!("client {} is registered in {}", subject.identity.client_id, subject.config.server),
     )
 }
@@ -248,7 +252,7 @@ pub async fn end(
         (Truth::True, _) => UnitState::Registered,
         (_, true) => UnitState::Failing,
         (Truth::Unknown, false) => UnitState::Waiting,
-        (Truth::False, false) if verdict.reason == "WaitingForConfig" => UnitState::Waiting,
+        (Truth::False, false) if verdict.reason == Reason::WaitingForConfig => UnitState::Waiting,
         (Truth::False, false) => UnitState::Skipped,
     };
     ctx.metrics.set_state(unit, Some(state));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rest_client::{CallError, Response, quote};
 use serde::Deserialize;
 
+use crate::reason::Reason;
+
 /// Why a call to Keycloak did not do what it should.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum KeycloakError {
@@ -64,15 +66,15 @@ pub enum KeycloakError {
 
 impl KeycloakError {
     /// Reason of the condition.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NoCredentials(_) => "WaitingForAdminCredentials",
-            Self::Unauthorized { .. } => "KeycloakUnauthorized",
-            Self::Forbidden { .. } => "KeycloakForbidden",
-            Self::RealmNotFound { .. } => "RealmNotFound",
-            Self::Tls(_) => "KeycloakTLSError",
-            Self::Transient { .. } => "KeycloakUnavailable",
-            Self::Rejected { .. } => "KeycloakError",
+            Self::NoCredentials(_) => Reason::WaitingForAdminCredentials,
+            Self::Unauthorized { .. } => Reason::KeycloakUnauthorized,
+            Self::Forbidden { .. } => Reason::KeycloakForbidden,
+            Self::RealmNotFound { .. } => Reason::RealmNotFound,
+            Self::Tls(_) => Reason::KeycloakTLSError,
+            Self::Transient { .. } => Reason::KeycloakUnavailable,
+            Self::Rejected { .. } => Reason::KeycloakError,
         }
     }
 
