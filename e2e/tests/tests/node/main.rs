@@ -10,3 +10,7 @@ mod images;
 mod install;
 mod network;
 mod node;
+mod release;
+mod releases;
+mod tenant;
+mod upgrade;
