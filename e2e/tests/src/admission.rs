@@ -31,8 +31,13 @@ impl Admission {
 
     /// Trusts the authorities of a PEM text.
     pub fn trusting(pem: &str, port: u16) -> Result<Self> {
-        let url = format!("https://127.0.0.1:{port}");
+        Self::at(&format!("https://127.0.0.1:{port}"), None, pem)
+    }
+
+    /// At any address, whose certificate must be for `name` instead of it.
+    pub fn at(url: &str, name: Option<&str>, pem: &str) -> Result<Self> {
         let mut config = Config::new(url.parse().context("the webhook's URL")?);
+        config.tls_server_name = name.map(ToOwned::to_owned);
         config.root_cert = Some(certificates(pem)?);
         // A 503 is an answer like any other here.
         config.default_retry = false;

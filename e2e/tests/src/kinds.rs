@@ -68,6 +68,8 @@ kinds! {
     EVENT = namespaced "events.k8s.io" "v1" "Event" "events";
     /// NetworkPolicy.
     NETWORK_POLICY = namespaced "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies";
+    /// PodDisruptionBudget.
+    POD_DISRUPTION_BUDGET = namespaced "policy" "v1" "PodDisruptionBudget" "poddisruptionbudgets";
     /// Lease.
     LEASE = namespaced "coordination.k8s.io" "v1" "Lease" "leases";
     /// EndpointSlice.
