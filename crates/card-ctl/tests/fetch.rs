@@ -385,6 +385,38 @@ async fn nobody_there() {
     assert_eq!(fetch(dead().await).await.expect_err("refused"), FetchError::Refused);
 }
 
+/// Five minutes for a connection.
+fn patient() -> FetchLimits {
+    let long = Duration::from_secs(300);
+    FetchLimits { connect_timeout: long, timeout: long, ..limits() }
+}
+
+/// The programs that lead a Service to its Pods are a moment behind the Pods' readiness, which is when a new agent is
+/// asked for the first time.
+#[tokio::test]
+async fn a_service_that_leads_nowhere_yet_is_no_failure() {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port that refuses");
+    let address = socket.local_addr().expect("an address");
+    let limits = patient();
+    let asked = tokio::spawn(async move { Fetcher::new(limits, None).fetch(request(address)).await });
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!asked.is_finished(), "it tries again");
+    let listener = socket.listen(8).expect("now it listens");
+    let (mut stream, _) = listener.accept().await.expect("another try");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &card()).await.expect("the card");
+    assert_eq!(body(&asked.await.expect("a task").expect("a card")), CARD);
+}
+
+#[tokio::test]
+async fn who_failed_before_is_tried_once() {
+    let request = card_ctl::fetch::FetchRequest { suspect: true, ..request(dead().await) };
+    let started = Instant::now();
+    let error = Fetcher::new(patient(), None).fetch(request).await.expect_err("refused");
+    assert_eq!(error, FetchError::Refused);
+    assert!(started.elapsed() < Duration::from_secs(100));
+}
+
 #[tokio::test]
 async fn the_next_address_is_tried_when_one_refuses() {
     let server = Server::always(Reply::Write(card())).await;

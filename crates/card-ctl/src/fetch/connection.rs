@@ -17,7 +17,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use spiffe_svid::{Svid, SvidSource};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, PeerProblem, Phase, ProtocolProblem, tls_error};
@@ -34,6 +34,8 @@ const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
 /// Addresses tried in one fetch.
 const MAX_ADDRESSES: usize = 3;
+/// Until the second try at an agent that refuses; then half as long again each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// An HTTP/1.1 connection to a known address. Dropping it closes it.
 pub(super) struct Connection {
@@ -91,6 +93,9 @@ impl Connector {
     }
 
     /// A kept or new connection for the request. `phase` follows what is being waited for.
+    ///
+    /// One that is refused is tried again for as long as a connection may take, unless the last fetch failed too: a node
+    /// learns a moment later than this process that a Service has an endpoint.
     pub(super) async fn connect(
         &self,
         request: &FetchRequest,
@@ -100,8 +105,30 @@ impl Connector {
         // Asked before anything is dialled: without an identity no byte leaves (card §7).
         let identity = request.tls.as_ref().map(|rule| self.identity(rule)).transpose()?;
         let addresses = self.addresses(request, phase).await?;
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let result = self.connect_to(&addresses, request, identity.as_ref(), pool, phase).await;
+            let refused = matches!(result, Err(FetchError::Refused));
+            if !refused || request.suspect || started.elapsed() + pause > self.limits.connect_timeout {
+                return result;
+            }
+            sleep(pause).await;
+            pause = pause.mul_f64(1.5);
+        }
+    }
+
+    /// The first of the addresses that answers.
+    async fn connect_to(
+        &self,
+        addresses: &[SocketAddr],
+        request: &FetchRequest,
+        identity: Option<&Identity>,
+        pool: Option<&Pool>,
+        phase: &mut Phase,
+    ) -> Result<Connection, FetchError> {
         let mut last = FetchError::NoAddress;
-        for address in addresses {
+        for &address in addresses {
             let kept = pool.filter(|_| request.tls.is_none()).and_then(|p| p.take(address, &request.host));
             if let Some(kept) = kept {
                 return Ok(kept);
@@ -121,7 +148,7 @@ impl Connector {
             };
             // Small requests and responses: waiting to fill a packet only costs time.
             let _ = stream.set_nodelay(true);
-            return match &identity {
+            return match identity {
                 None => self.speak_http(stream, address, born, None).await,
                 Some(identity) => {
                     *phase = Phase::Handshake;
