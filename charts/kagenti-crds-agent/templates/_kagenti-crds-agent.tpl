@@ -7,8 +7,8 @@
 {{- if not $image.repository }}{{ $_ := set .s.image "repository" (.s.image.repository | trimSuffix "kagenti-crds-agent" | printf "%sruntime-ctl") }}{{ end -}}
 {{- if and (not $image.digest) (hasKey .s.digests "runtime-ctl") }}{{ $_ := set .s.image "digest" (get .s.digests "runtime-ctl") }}{{ end -}}
 {{- $key := ternary "keep" "kagenti-crds-agent.keep" .root.Chart.IsRoot -}}
-{{- if not .s.keep -}}
-{{- include "kagenti.finding" (dict "ctx" . "text" (printf "%s=false: this release does not delete definitions on uninstall; leave it true and delete them by hand" $key)) -}}
+{{- if and (not .s.keep) .namespaced -}}
+{{- include "kagenti.finding" (dict "ctx" . "text" (printf "%s=false deletes definitions of the whole cluster, which a release with watchNamespaces has no right to: leave it true" $key)) -}}
 {{- end -}}
 {{- if .root.Chart.IsRoot }}{{ include "kagenti.checkGlobal" . }}{{ end -}}
 {{- end -}}

@@ -16,11 +16,8 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if ne .Values.uninstall.cleanup "none" -}}
-{{- if not (hasKey $on "runtime-ctl") -}}
+{{- if and (ne .Values.uninstall.cleanup "none") (not (hasKey $on "runtime-ctl")) -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" "uninstall.cleanup=unenroll is the work of runtime-ctl: set runtime-ctl.enabled=true or uninstall.cleanup=none") -}}
-{{- end -}}
-{{- include "kagenti.finding" (dict "ctx" $ctx "text" "uninstall.cleanup=unenroll: this release does not have that Job; use none and delete the AgentRuntimes before uninstalling") -}}
 {{- end -}}
 {{- range include "suite.components" . | fromYamlArray -}}
 {{- $values := get $.Values . -}}
@@ -31,7 +28,7 @@
 {{- end -}}
 {{- end -}}
 {{- if and (hasKey $on "kagenti-crds-agent") (not (get $on "kagenti-crds-agent").Values.keep) (ne .Values.uninstall.cleanup "unenroll") -}}
-{{- include "kagenti.finding" (dict "ctx" $ctx "text" "kagenti-crds-agent.keep=false deletes every agent on uninstall and needs uninstall.cleanup=unenroll") -}}
+{{- include "kagenti.finding" (dict "ctx" $ctx "text" "kagenti-crds-agent.keep=false deletes every agent on uninstall and needs uninstall.cleanup=unenroll, so that their workloads are released first: set it too, or leave keep at true") -}}
 {{- end -}}
 {{- range $name := list "agent-ctl" "tekton-build-ctl" "gateway-ctl" "kagent-ctl" "bundle-service" "kagenti-crds-gateway" "kagenti-crds-kagent" -}}
 {{- with get $.Values $name -}}
@@ -43,7 +40,7 @@
 {{- if and .Values.prometheusRule.enabled (not $ctx.s.prometheus.skipApiCheck) (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" "prometheusRule.enabled=true, but the cluster does not serve monitoring.coreos.com/v1: install the CRDs of the Prometheus operator first, or set global.prometheus.skipApiCheck=true") -}}
 {{- end -}}
-{{- include "suite.legacy" $ctx -}}
 {{- if .Chart.IsRoot }}{{ include "kagenti.checkGlobal" $ctx }}{{ end -}}
+{{- include "suite.legacy" $ctx -}}
 {{- include "kagenti.report" $ctx -}}
 {{- end -}}

@@ -1,9 +1,12 @@
-//! `crds print` and `crds apply`: the CustomResourceDefinitions of the suite (packaging §5).
+//! `crds print`, `crds apply` and `crds delete`: the CustomResourceDefinitions of the suite (packaging §5).
+
+mod removal;
 
 use std::{process::ExitCode, time::Duration};
 
 use api_types::yaml::to_yaml;
 use clap::{Args, Subcommand};
+use controller_kit::cli;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, ResourceExt,
@@ -12,6 +15,8 @@ use kube::{
 use tokio::time::{Instant, sleep};
 
 use crate::error::message_of;
+
+pub use removal::delete;
 
 /// Field manager of CRD writes.
 const MANAGER: &str = "kagenti-crds";
@@ -49,6 +54,8 @@ pub enum Command {
     Print(Groups),
     /// Create or update the definitions and wait until they are served.
     Apply(Apply),
+    /// Delete the definitions with every object of theirs, and wait until they are gone.
+    Delete(Delete),
 }
 
 /// Which definitions.
@@ -70,7 +77,18 @@ pub struct Apply {
     pub allow_downgrade: bool,
 }
 
-/// Why a definition was not applied.
+/// How to delete.
+#[derive(Args, Clone, Debug)]
+pub struct Delete {
+    /// Which definitions.
+    #[command(flatten)]
+    pub groups: Groups,
+    /// Longest wait for objects with finalizers
+    #[arg(long, default_value = "4m", value_parser = cli::duration)]
+    pub timeout: Duration,
+}
+
+/// Why a definition was not applied or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum CrdError {
     /// The change would lose data or a newer schema: exit code 3.

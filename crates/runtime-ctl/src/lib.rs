@@ -34,6 +34,7 @@ pub mod sources;
 pub mod status;
 pub mod target;
 pub mod tls_bridge;
+pub mod unenroll;
 pub mod watches;
 pub mod withdraw;
 pub mod work;

@@ -4,8 +4,8 @@ use std::{process::ExitCode, sync::Arc};
 
 use clap::Subcommand;
 use controller_kit::{
-    cli,
-    commands::{CommonCommand, connect},
+    cli::{self, CommonArgs},
+    commands::{CommonCommand, connect, operator_namespace},
     process,
     selftest::everywhere,
 };
@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     crds,
     settings::{COMPONENT, Settings},
-    watches, work,
+    unenroll, watches, work,
 };
 
 /// The command line.
@@ -32,6 +32,8 @@ pub enum Command {
         #[command(subcommand)]
         command: crds::Command,
     },
+    /// Delete every AgentRuntime and wait until the workloads are released
+    Unenroll(unenroll::Options),
 }
 
 /// Rights the controller cannot do without (runtime §19.3).
@@ -56,21 +58,57 @@ pub async fn main() -> ExitCode {
         Some(Command::Common(command)) => {
             command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await
         }
-        Some(Command::Crds { command: crds::Command::Print(groups) }) => {
-            print!("{}", crds::print(&groups.groups));
+        Some(Command::Crds { command }) => definitions(args, command).await,
+        Some(Command::Unenroll(options)) => unenroll(args, options).await,
+    }
+}
+
+async fn definitions(args: &CommonArgs, command: &crds::Command) -> ExitCode {
+    if let crds::Command::Print(groups) = command {
+        print!("{}", crds::print(&groups.groups));
+        return ExitCode::SUCCESS;
+    }
+    let client = match connect(&COMPONENT, args).await {
+        Ok(client) => client,
+        Err(code) => return code,
+    };
+    let done = match command {
+        crds::Command::Print(_) => Ok(()),
+        crds::Command::Apply(apply) => {
+            crds::apply(&client, &apply.groups.groups, apply.allow_downgrade).await
+        }
+        crds::Command::Delete(delete) => crds::delete(&client, &delete.groups.groups, delete.timeout).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", COMPONENT.name);
+            error.exit_code()
+        }
+    }
+}
+
+/// Before an uninstall: the list of what is stuck goes to the log, and its end is what a failed container is shown with.
+async fn unenroll(args: &CommonArgs, options: &unenroll::Options) -> ExitCode {
+    let client = match connect(&COMPONENT, args).await {
+        Ok(client) => client,
+        Err(code) => return code,
+    };
+    let (scope, home) = (&args.watch_namespaces, operator_namespace(args));
+    let concurrency = usize::from(args.concurrency);
+    let say = |text: &str| println!("{text}");
+    match unenroll::run(&client, scope, home, concurrency, options.timeout, say).await {
+        Ok(count) => {
+            println!("{count} AgentRuntimes are gone, their workloads are released");
             ExitCode::SUCCESS
         }
-        Some(Command::Crds { command: crds::Command::Apply(apply) }) => match connect(&COMPONENT, args).await
-        {
-            Ok(client) => match crds::apply(&client, &apply.groups.groups, apply.allow_downgrade).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("{}: {error}", COMPONENT.name);
-                    error.exit_code()
-                }
-            },
-            Err(code) => code,
-        },
+        Err(stuck) => {
+            for line in &stuck.lines {
+                eprintln!("{line}");
+            }
+            eprintln!("{}: {stuck}", COMPONENT.name);
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -101,6 +139,11 @@ mod tests {
         let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
         assert!(
             matches!(cli.command, Some(Command::Crds { command: crds::Command::Apply(apply) }) if apply.allow_downgrade)
+        );
+        let args = ["runtime-ctl", "crds", "delete", "--timeout=1m"];
+        let cli: Cli = cli::try_parse_from(&COMPONENT, args).unwrap();
+        assert!(
+            matches!(cli.command, Some(Command::Crds { command: crds::Command::Delete(delete) }) if delete.timeout.as_secs() == 60)
         );
         let args = ["runtime-ctl", "crds", "apply", "--groups", "kagent"];
         assert!(cli::try_parse_from::<Cli, _, _>(&COMPONENT, args).is_err());

@@ -16,3 +16,4 @@ mod enrolment;
 mod sandbox;
 mod stage;
 mod trouble;
+mod unenroll;

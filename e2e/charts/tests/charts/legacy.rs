@@ -109,8 +109,6 @@ fn packaging_16_another_value_is_refused_and_what_it_became_renders() -> Result<
         settings.extend(new.split(", ").map(str::to_owned));
     }
     assert!(settings.len() > rows.len() / 2, "{settings:?}");
-    // This release keeps definitions always.
-    settings.retain(|setting| !setting.starts_with("kagenti-crds-agent.keep"));
     let args: Vec<String> = settings
         .iter()
         .map(|setting| {

@@ -11,6 +11,7 @@ mod programs;
 mod refusals;
 mod rights;
 mod toggles;
+mod uninstall;
 mod values;
 
 use std::collections::BTreeMap;

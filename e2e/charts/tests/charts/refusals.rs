@@ -68,7 +68,8 @@ fn packaging_03_rules_of_a_component(
 #[case::audit("netpol-ctl.enabled=true,card-ctl.signatureVerification.enabled=true,card-ctl.signatureVerification.auditMode=true,card-ctl.signatureVerification.spireTrustBundle.configMapNamespace=x", &["auditMode", "netpol-ctl.enforceDuringAudit=true"])]
 #[case::agent_ctl("agent-ctl.enabled=true", &["agent-ctl", "does not have it"])]
 #[case::unenroll("uninstall.cleanup=unenroll,runtime-ctl.enabled=false", &["uninstall.cleanup=unenroll", "runtime-ctl.enabled=true"])]
-#[case::keep("kagenti-crds-agent.keep=false", &["kagenti-crds-agent.keep=false"])]
+#[case::keep("kagenti-crds-agent.keep=false", &["kagenti-crds-agent.keep=false", "uninstall.cleanup=unenroll"])]
+#[case::keep_in_namespaces("kagenti-crds-agent.keep=false,uninstall.cleanup=unenroll,global.watchNamespaces={team1}", &["kagenti-crds-agent.keep=false", "whole cluster"])]
 #[case::platform_config("runtime-ctl.platformConfig.create=true", &["runtime-ctl.platformConfig.create=true", "featureGates"])]
 #[case::alerts("prometheusRule.enabled=true", &["prometheusRule.enabled=true", "monitoring.coreos.com/v1"])]
 fn packaging_27_rules_between_components(#[case] set: &str, #[case] says: &[&str]) -> Result<()> {
