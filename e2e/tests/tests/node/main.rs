@@ -5,12 +5,18 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
+mod certificates;
 mod chart;
+mod drain;
+mod failover;
 mod images;
 mod install;
+mod installed;
+mod load;
 mod network;
 mod node;
 mod release;
 mod releases;
 mod tenant;
+mod traffic;
 mod upgrade;
