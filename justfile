@@ -49,9 +49,10 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
 
-# Write CRDs, golden lists and the tables of the documentation
+# Write CRDs, golden lists, the tables of the documentation, and what kustomize installs
 generate:
     cargo xtask generate
+    cargo render-deploy
 
 # Pack what the charts depend on, then lint them
 chart:

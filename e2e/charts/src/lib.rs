@@ -1,5 +1,7 @@
-//! The charts of the repository under real Helm: packed once per test program, rendered, checked, installed.
+//! The charts of the repository under real Helm: packed once per test program, rendered, checked, installed, and what
+//! follows from them below `deploy/`.
 
+pub mod deploy;
 mod helm;
 mod objects;
 

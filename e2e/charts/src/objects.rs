@@ -60,11 +60,13 @@ impl Objects {
 
     /// `<kind> <namespace>/<name>` -> object; the order of rendering says nothing.
     pub fn by_identity(&self) -> BTreeMap<String, Value> {
-        let identity = |object: &Value| {
-            let namespace = text(object, "/metadata/namespace");
-            format!("{} {namespace}/{}", text(object, "/kind"), text(object, "/metadata/name"))
-        };
-        self.0.iter().map(|object| (identity(object), object.clone())).collect()
+        self.0.iter().map(|object| (Self::identity(object), object.clone())).collect()
+    }
+
+    /// `<kind> <namespace>/<name>`.
+    pub fn identity(object: &Value) -> String {
+        let namespace = text(object, "/metadata/namespace");
+        format!("{} {namespace}/{}", text(object, "/kind"), text(object, "/metadata/name"))
     }
 
     /// Every pod specification with the name of its object: Deployments, Jobs and Pods.

@@ -11,14 +11,14 @@ use local_cluster::{Cluster, ClusterOptions};
 use crate::all_value_sets;
 
 /// One cluster at a time: a test machine has two CPUs.
-static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The namespaces that value sets name, and the definitions that optional parts need.
 async fn cluster() -> Result<Cluster> {
     let cluster = Cluster::start(ClusterOptions::default()).await?;
     cluster.install_crds().await?;
     for folder in ["cert-manager", "monitoring"] {
-        cluster.install_crds_from(&charts().join("../e2e/fixtures").join(folder)).await?;
+        apply_crds(&cluster, folder).await?;
     }
     for name in ["kagenti-system", "team1", "team2", "spire", "identity", "other"] {
         // Strict Pod security, and a warning for what would not pass.
@@ -32,10 +32,16 @@ async fn cluster() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// `kubectl apply --dry-run=server`; what it warns about.
-fn dry_run(cluster: &Cluster, objects: &str) -> Result<String> {
+/// Definitions of others, from the fixtures.
+pub(crate) async fn apply_crds(cluster: &Cluster, folder: &str) -> Result<()> {
+    cluster.install_crds_from(&charts().join("../e2e/fixtures").join(folder)).await
+}
+
+/// `kubectl apply --dry-run=server` with more flags; what it warns about.
+pub(crate) fn dry_run(cluster: &Cluster, flags: &[&str], objects: &str) -> Result<String> {
     let mut child = Command::new(cluster.kubectl_path())
         .args(["apply", "--dry-run=server", "-f", "-"])
+        .args(flags)
         .env("KUBECONFIG", cluster.kubeconfig())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -50,7 +56,7 @@ fn dry_run(cluster: &Cluster, objects: &str) -> Result<String> {
 }
 
 /// Kinds whose definitions are not to be had: SPIRE's controller and OpenShift.
-const NOT_SERVED: [&str; 2] = ["ClusterSPIFFEID", "SecurityContextConstraints"];
+pub(crate) const NOT_SERVED: [&str; 2] = ["ClusterSPIFFEID", "SecurityContextConstraints"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packaging_03_04_the_server_accepts_every_value_set_without_a_warning() -> Result<()> {
@@ -69,7 +75,7 @@ async fn packaging_03_04_the_server_accepts_every_value_set_without_a_warning() 
             .filter(|object| text(object, "/kind") != "ServiceAccount")
             .map(ToString::to_string)
             .collect();
-        let said = dry_run(&cluster, &documents.join("\n---\n"))
+        let said = dry_run(&cluster, &[], &documents.join("\n---\n"))
             .with_context(|| format!("{chart} with {}", file.display()))?;
         ensure!(said.is_empty(), "{chart} with {}: {said}", file.display());
     }

@@ -4,6 +4,7 @@
 
 mod admission;
 mod defaults;
+mod deploy;
 mod install;
 mod legacy;
 mod modes;
