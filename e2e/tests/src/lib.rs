@@ -18,6 +18,7 @@ pub mod group;
 pub mod json;
 pub mod kinds;
 pub mod objects;
+pub mod old_operator;
 pub mod pod_view;
 pub mod scale;
 pub mod scenarios;

@@ -13,6 +13,7 @@ mod images;
 mod install;
 mod installed;
 mod load;
+mod migration;
 mod network;
 mod node;
 mod release;

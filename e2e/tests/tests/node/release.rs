@@ -71,21 +71,23 @@ pub(crate) async fn readyz(pod: &Value) -> Result<(u16, String)> {
     Ok((status.as_u16(), text))
 }
 
-/// Waits until the one Pod of a component says this, whether it is ready or not.
+/// Waits until every Pod of a component says this, whether it is ready or not.
 pub(crate) async fn until_readyz(
     ns: &Ns,
     component: &str,
     limit: Duration,
     status: u16,
     words: &[&str],
-) -> Result<(Value, String)> {
+) -> Result<()> {
     wait_for(limit, &format!("/readyz of {component} to say {status} and {words:?}"), async || {
-        let pod = pod(ns, component).await?;
-        let (now, text) = readyz(&pod).await?;
-        if now != status || !words.iter().all(|word| text.contains(word)) {
-            bail!("it says {now}: {text}");
+        let pods = pods(ns, component).await?;
+        for pod in &pods {
+            let (now, text) = readyz(pod).await?;
+            if now != status || !words.iter().all(|word| text.contains(word)) {
+                bail!("{} says {now}: {text}", pod.name());
+            }
         }
-        Ok(Some((pod, text)))
+        Ok((!pods.is_empty()).then_some(()))
     })
     .await
 }

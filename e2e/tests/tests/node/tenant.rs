@@ -143,48 +143,36 @@ async fn works(team: &Ns, other: &Ns) -> Result<()> {
     Ok(())
 }
 
-/// A Role that is missing at the start, and Roles that are taken away from processes at work.
+/// Roles that are taken away from processes at work, and one that is missing when a process starts.
 async fn roles_come_and_go(node: &RealNode, team: &Ns) -> Result<()> {
-    let first = team.get(kinds::ROLE_BINDING, "kagenti-netpol-ctl").await?;
-    team.delete(kinds::ROLE_BINDING, "kagenti-netpol-ctl").await?;
-    let old = pod(team, "netpol-ctl").await?;
-    team.delete(kinds::POD, old.name()).await?;
-    let missing = ["not allowed to list agentcards", TEAM];
-    let (late, _) = until_readyz(team, "netpol-ctl", secs(60), 503, &missing).await?;
-    assert_ne!(late.uid(), old.uid(), "the old Pod was ready");
-    let marked = node.cluster().audit()?.mark()?;
-    asked_again(node, marked).await?;
-    said_once(node, &late, "agentcards").await?;
-    team.create(again(&first)).await?;
-    team.until(secs(90), kinds::POD, late.name(), "to be ready with its Role", is_ready).await?;
-    let now = team.get(kinds::POD, late.name()).await?;
-    assert_eq!((now.uid(), restarts(&now)), (late.uid(), 0), "healed without restart");
-
-    // Open watches outlive a right; a restart of the API server ends them.
     let mut bindings = Vec::new();
     for component in COMPONENTS {
         let name = format!("kagenti-{component}");
         bindings.push(team.get(kinds::ROLE_BINDING, &name).await?);
         team.delete(kinds::ROLE_BINDING, &name).await?;
     }
-    let before = pods(team, "").await?;
+    let old = pod(team, "netpol-ctl").await?;
+    team.delete(kinds::POD, old.name()).await?;
+    team.gone(secs(60), kinds::POD, old.name()).await?;
+    // Open watches outlive a right; a restart of the API server ends them.
     node.cluster().api_server().stop().await?;
     node.cluster().api_server().start().await?;
     for component in COMPONENTS {
         until_readyz(team, component, secs(90), 503, &["not allowed to", TEAM]).await?;
     }
+    let without = pods(team, "").await?;
+    asked_again(node).await?;
+    said_once(node, &pod(team, "netpol-ctl").await?, "agentcards").await?;
     for binding in &bindings {
         team.create(again(binding)).await?;
     }
     until_ready(team, secs(120)).await?;
-    assert_eq!(lives(&pods(team, "").await?), lives(&before), "healed without restart");
+    let with = pods(team, "").await?;
+    assert_eq!(lives(&with), lives(&without), "the same Pods");
+    assert_eq!(with.iter().map(restarts).sum::<i64>(), 0, "healed without restart");
     // They work, too.
     enrol(team, "late").await?;
     team.until_ready(secs(60), "late").await.map(drop)
-}
-
-fn is_ready(pod: &Value) -> bool {
-    pod.condition("Ready").status == "True"
 }
 
 /// The same object, to be created again.
@@ -196,8 +184,9 @@ fn again(binding: &Value) -> Value {
 }
 
 /// The refused list is tried again.
-async fn asked_again(node: &RealNode, mark: Mark) -> Result<()> {
+async fn asked_again(node: &RealNode) -> Result<()> {
     let audit = node.cluster().audit()?;
+    let mark = audit.mark()?;
     local_cluster::wait_for(secs(60), "a refused list to be tried again", async || {
         let refused = audit.since(mark, |request| {
             request.short_user() == "kagenti-netpol-ctl"

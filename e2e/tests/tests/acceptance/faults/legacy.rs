@@ -1,60 +1,20 @@
 //! The operator that this suite replaces still runs: its Lease is renewed, so nothing of ours writes (packaging §12).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use e2e::admission::Admission;
+use e2e::old_operator::{HOLDER, LEASE, OldOperator};
 use e2e::suite::{RUNTIME_CTL, WEBHOOK};
-use e2e::{Json as _, Ns, kinds, objects, secs};
+use e2e::{Json as _, kinds, objects, secs};
 use local_cluster::Component;
 use serde_json::json;
 
 use super::fixture::{bare, runtime_ctl, start_webhook, until_readyz, webhook};
 
-const LEASE: &str = "b7c4ae34.kagenti.dev";
-
-/// The other operator: renews its Lease every half second until it is told to stop.
-struct Legacy {
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Result<()>>,
-}
-
-impl Legacy {
-    async fn start(operator: &Ns) -> Result<Self> {
-        renew(operator).await?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (operator, stopped) = (operator.clone(), stop.clone());
-        let task = tokio::spawn(async move {
-            while !stopped.load(Ordering::SeqCst) {
-                renew(&operator).await?;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Ok(())
-        });
-        Ok(Self { stop, task })
-    }
-
-    async fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.task.await?
-    }
-}
-
-async fn renew(operator: &Ns) -> Result<()> {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
-    let lease = objects::named(kinds::LEASE, LEASE).spec(json!({
-        "holderIdentity": "old-operator-0", "leaseDurationSeconds": 4, "acquireTime": now, "renewTime": now,
-    }));
-    operator.apply(lease).await.map(drop)
-}
-
 #[tokio::test]
 async fn fault_the_old_operator_still_runs() -> Result<()> {
     let suite = bare().await?;
     let operator = suite.operator().await?;
-    let legacy = Legacy::start(&operator).await?;
+    let legacy = OldOperator::start(&operator, 4).await?;
     let ns = suite.namespace("fault-legacy", json!({"kagenti-enabled": "true"})).await?;
     ns.create(objects::deployment("weather")).await?;
     ns.create(objects::agent_runtime("weather", "weather")).await?;
@@ -63,7 +23,7 @@ async fn fault_the_old_operator_still_runs() -> Result<()> {
     let ctl = Component::start(suite.cluster(), runtime_ctl(&suite)).await?;
     let hook = start_webhook(&suite, webhook(&suite)).await?;
     for process in [&ctl, &hook] {
-        let text = until_readyz(process, 503, &[LEASE, "old-operator-0"]).await?;
+        let text = until_readyz(process, 503, &[LEASE, HOLDER]).await?;
         ensure!(text.contains("uninstall it or scale it to 0"), "no remedy: {text}");
     }
     // Longer than the Lease lasts: it is the renewal that counts.
@@ -91,7 +51,7 @@ async fn fault_the_old_operator_still_runs() -> Result<()> {
     ns.until_ready(secs(20), "weather").await?;
 
     // Somebody rolls back: it stops again, in the same process.
-    let legacy = Legacy::start(&operator).await?;
+    let legacy = OldOperator::start(&operator, 4).await?;
     until_readyz(&ctl, 503, &[LEASE]).await?;
     until_readyz(&hook, 503, &[LEASE]).await?;
     let mark = suite.cluster().audit()?.mark()?;
