@@ -408,6 +408,24 @@ async fn a_service_that_leads_nowhere_yet_is_no_failure() {
     assert_eq!(body(&asked.await.expect("a task").expect("a card")), CARD);
 }
 
+/// One in four slots may wait for that, so those that are gone do not hold up the others.
+#[tokio::test]
+async fn few_are_waited_for() {
+    let fetcher = Fetcher::new(FetchLimits { concurrency: 8, per_namespace: 8, ..patient() }, None);
+    let address = dead().await;
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let fetcher = fetcher.clone();
+        all.spawn(async move { fetcher.fetch(request(address)).await });
+    }
+    for _ in 0..38 {
+        let answer = tokio::time::timeout(Duration::from_secs(100), all.join_next()).await;
+        let answer = answer.expect("in time").expect("a task").expect("a result");
+        assert_eq!(answer.expect_err("refused"), FetchError::Refused);
+    }
+    assert_eq!(fetcher.active(), 2);
+}
+
 #[tokio::test]
 async fn who_failed_before_is_tried_once() {
     let request = card_ctl::fetch::FetchRequest { suspect: true, ..request(dead().await) };

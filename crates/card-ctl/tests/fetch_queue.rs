@@ -40,8 +40,8 @@ async fn two_hundred_dead_agents_do_not_delay_a_healthy_one() {
         let (fetcher, request) = (fetcher.clone(), of(&format!("dead{}", number % 10), false, dead.address));
         crowd.spawn(async move { fetcher.fetch(request).await });
     }
-    until("the dead ones are under way", || fetcher.active() == 40).await;
-    assert_eq!(fetcher.waiting(), 160, "four at once in each of ten namespaces");
+    let all = || fetcher.active() == 40 && fetcher.waiting() == 160;
+    until("four to be under way in each of ten namespaces, and the others to wait", all).await;
     let started = Instant::now();
     fetcher.fetch(of("alive", false, healthy.address)).await.expect("a card");
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());

@@ -17,6 +17,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use spiffe_svid::{Svid, SvidSource};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,6 +37,8 @@ const MAX_HEADERS: usize = 100;
 const MAX_ADDRESSES: usize = 3;
 /// Until the second try at an agent that refuses; then half as long again each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// One in so many slots may be spent on that.
+const RETRYING: usize = 4;
 
 /// An HTTP/1.1 connection to a known address. Dropping it closes it.
 pub(super) struct Connection {
@@ -82,6 +85,8 @@ pub(super) struct Connector {
     limits: FetchLimits,
     svids: Option<SvidSource>,
     provider: Arc<CryptoProvider>,
+    /// Who may try a refused connection again.
+    retries: Semaphore,
     /// The signing key of the SVID that was used last: parsing a key costs more than a handshake.
     key: Mutex<Option<(Arc<Svid>, Arc<CertifiedKey>)>>,
 }
@@ -89,7 +94,8 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(limits: FetchLimits, svids: Option<SvidSource>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Self { limits, svids, provider, key: Mutex::new(None) }
+        let retries = Semaphore::new((limits.concurrency / RETRYING).max(1));
+        Self { limits, svids, provider, retries, key: Mutex::new(None) }
     }
 
     /// A kept or new connection for the request. `phase` follows what is being waited for.
@@ -107,10 +113,18 @@ impl Connector {
         let addresses = self.addresses(request, phase).await?;
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut turn = None;
         loop {
             let result = self.connect_to(&addresses, request, identity.as_ref(), pool, phase).await;
             let refused = matches!(result, Err(FetchError::Refused));
             if !refused || request.suspect || started.elapsed() + pause > self.limits.connect_timeout {
+                return result;
+            }
+            // Only so many slots are for waiting: a thousand agents that are gone must not hold up the others.
+            if turn.is_none() {
+                turn = self.retries.try_acquire().ok();
+            }
+            if turn.is_none() {
                 return result;
             }
             sleep(pause).await;
