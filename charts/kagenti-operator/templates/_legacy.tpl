@@ -1,6 +1,7 @@
 {{/*
 Values of the previous chart. A key at its old default is accepted silently, so that a whole old values.yaml still
-renders; another value fails with its new key. The table is files/legacy-values.yaml.
+renders; another value fails with its new key. The table is files/legacy-values.yaml, which `kubectl kagenti values convert`
+(crates/kubectl-kagenti) reads too: what is done here by `as` is done there alike. Called last, so that the command stands last.
 */}}
 {{- define "suite.legacy" -}}
 {{- $ctx := . -}}
@@ -21,7 +22,7 @@ renders; another value fails with its new key. The table is files/legacy-values.
 {{- /* As it was. */ -}}
 {{- else if $row.refuse -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" (printf "%s=%s: %s; remove it" $row.old $found $row.refuse)) -}}
-{{- else if eq (toString $row.as) "args" -}}
+{{- else if and (eq (toString $row.as) "args") (kindIs "slice" $value) -}}
 {{- include "suite.legacyArgs" (dict "ctx" $ctx "args" $value "flags" $table.flags) -}}
 {{- else -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" (printf "%s=%s is now: %s" $row.old $found (include "suite.legacySettings" (dict "ctx" $ctx "row" $row "value" $value "json" $found)))) -}}
@@ -32,7 +33,7 @@ renders; another value fails with its new key. The table is files/legacy-values.
 {{- include "suite.legacyUnknown" (dict "ctx" $ctx "paths" $paths "path" . "value" (get $values .)) -}}
 {{- end -}}
 {{- if gt (len $ctx.findings) $before -}}
-{{- include "kagenti.finding" (dict "ctx" $ctx "text" "these are values of the previous chart; docs/install.md lists what each became") -}}
+{{- include "kagenti.finding" (dict "ctx" $ctx "text" "these are values of the previous chart. All at once, with kubectl-kagenti of this release (docs/kubectl-kagenti.md): kubectl kagenti values convert -f old.yaml > new.yaml") -}}
 {{- end -}}
 {{- end -}}
 
@@ -71,6 +72,20 @@ yes
 {{- $images := include "suite.components" . | fromYamlArray | join ", " -}}
 {{- $settings = list (printf "global.registry and global.imagePrefix of your mirror, with the images %s" $images) -}}
 {{- end -}}
+{{- else if eq (toString $row.as) "env" -}}
+{{- $variables := .value -}}
+{{- if kindIs "map" .value -}}
+{{- $variables = list -}}
+{{- range $name, $text := .value -}}
+{{- if not (kindIs "invalid" $text) -}}
+{{- if not (kindIs "string" $text) }}{{ $text = toJson $text }}{{ end -}}
+{{- $variables = append $variables (dict "name" $name "value" $text) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $settings = list (printf "global.extraEnv=%s" (toJson $variables)) -}}
+{{- else if eq (toString $row.as) "args" -}}
+{{- $settings = list "(no list of flags)" -}}
 {{- else -}}
 {{- range $row.new -}}
 {{- if contains "<" . -}}

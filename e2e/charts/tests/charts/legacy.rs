@@ -4,13 +4,13 @@ use anyhow::{Context as _, Result};
 use chart_tests::{Helm, charts};
 use serde_json::{Map, Value, json};
 
-fn table() -> Result<Value> {
+pub(crate) fn table() -> Result<Value> {
     let file = std::fs::read_to_string(charts().join("kagenti-operator/files/legacy-values.yaml"))?;
     serde_saphyr::from_str(&file).context("the table")
 }
 
 /// Puts `value` at a dotted path.
-fn put(values: &mut Value, path: &str, value: Value) {
+pub(crate) fn put(values: &mut Value, path: &str, value: Value) {
     let mut node = values;
     for key in path.split('.') {
         if !node.is_object() {
@@ -22,7 +22,7 @@ fn put(values: &mut Value, path: &str, value: Value) {
 }
 
 /// A value that differs from the old default and that the new key takes.
-fn another(old: &str, default: &Value) -> Value {
+pub(crate) fn another(old: &str, default: &Value) -> Value {
     match (old, default) {
         (old, _) if old.ends_with("clientAuthType") => json!("federated-jwt"),
         (old, _) if old.ends_with("pullPolicy") => json!("Always"),
@@ -45,7 +45,7 @@ fn another(old: &str, default: &Value) -> Value {
     }
 }
 
-fn with_values(values: &Value, args: &[&str]) -> Result<Result<chart_tests::Objects, String>> {
+pub(crate) fn with_values(values: &Value, args: &[&str]) -> Result<Result<chart_tests::Objects, String>> {
     let file = tempfile::NamedTempFile::with_suffix(".yaml")?;
     std::fs::write(file.path(), values.to_string())?;
     let path = file.path().display().to_string();

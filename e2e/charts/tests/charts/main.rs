@@ -3,8 +3,10 @@
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
 mod admission;
+mod convert;
 mod defaults;
 mod deploy;
+mod golden;
 mod install;
 mod legacy;
 mod modes;
