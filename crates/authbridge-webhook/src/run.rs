@@ -167,8 +167,14 @@ async fn start(
         let http2 = process.http2();
         let tls = server_config(certificate, http2)
             .map_err(controller_kit::process::StartError::MetricsCertificate)?;
-        let server =
-            Server { tls: Some(tls), http2, max_connections: MAX_CONNECTIONS, idle: IDLE, drain: DRAIN };
+        let server = Server {
+            tls: Some(tls),
+            http2,
+            max_connections: MAX_CONNECTIONS,
+            idle: IDLE,
+            drain: DRAIN,
+            leaving: process.leaving(),
+        };
         let stop = process.stop();
         process.spawn("admission", async move {
             server.run(listener, router, stop).await;

@@ -133,6 +133,7 @@ pub struct Process {
     signals: Signals,
     work: Supervisor,
     system: Supervisor,
+    leaving: CancellationToken,
     stop: CancellationToken,
     halt: CancellationToken,
     grace: Duration,
@@ -215,6 +216,7 @@ impl Process {
             signals,
             work,
             system: system.supervisor,
+            leaving: CancellationToken::new(),
             stop,
             halt,
             grace: GRACE,
@@ -286,6 +288,12 @@ impl Process {
         self.events.clone()
     }
 
+    /// Cancelled by a signal, while the component goes on for the delay of [`Process::set_shutdown_delay`]: for
+    /// [`crate::serve::Server::leaving`].
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
     /// Cancelled when the component is to stop taking new work.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
@@ -350,6 +358,7 @@ impl Process {
             ended = self.system.first_end() => Ending::System(ended),
         };
         self.readiness.set_failing(SHUTDOWN_CHECK, "the process is stopping");
+        self.leaving.cancel();
         match ending {
             Ending::System(ended) => {
                 // Without its lease or its probes the process must not go on for another second.

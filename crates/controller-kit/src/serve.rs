@@ -4,6 +4,7 @@
 //! TLS from a certificate that can change while the server runs, and an end in order: no new
 //! connections, requests in flight are answered within the drain time.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -104,6 +105,10 @@ pub struct Server {
     pub idle: Duration,
     /// How long requests in flight may take after the stop.
     pub drain: Duration,
+    /// Cancelled when the process begins to leave, a while before the stop (packaging §10): from then on each HTTP/1.1
+    /// connection ends with its answer. One that a client keeps may get its next request in the moment of the stop,
+    /// and a client that had sent half of it does not send it again.
+    pub leaving: CancellationToken,
 }
 
 impl Server {
@@ -115,6 +120,7 @@ impl Server {
             max_connections: 64,
             idle: REQUEST_HEAD,
             drain: Duration::from_secs(2),
+            leaving: CancellationToken::new(),
         }
     }
 
@@ -144,9 +150,9 @@ impl Server {
                 }
             };
             let (builder, acceptor, router) = (Arc::clone(&builder), acceptor.clone(), router.clone());
-            let (stop, kill, name) = (stop.clone(), kill.clone(), listener.name);
+            let (end, kill, name) = (End::new(&self.leaving, &stop), kill.clone(), listener.name);
             connections.spawn(async move {
-                let work = connection(&builder, acceptor, stream, Peer(peer), router, stop);
+                let work = connection(&builder, acceptor, stream, Peer(peer), router, end);
                 if let Some(Err(error)) = kill.run_until_cancelled(work).await {
                     // Clients that go away or do not trust us; nothing to repair on this side.
                     tracing::debug!(listener = name, %peer, error, "connection ended");
@@ -170,19 +176,32 @@ impl Server {
     }
 }
 
+/// How a connection comes to its end.
+#[derive(Clone)]
+struct End {
+    leaving: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl End {
+    fn new(leaving: &CancellationToken, stop: &CancellationToken) -> Self {
+        Self { leaving: leaving.clone(), stop: stop.clone() }
+    }
+}
+
 async fn connection(
     builder: &auto::Builder<TokioExecutor>,
     acceptor: Option<TlsAcceptor>,
     stream: TcpStream,
     peer: Peer,
     router: Router,
-    stop: CancellationToken,
+    end: End,
 ) -> Result<(), String> {
     // Small answers must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = acceptor else { return requests(builder, stream, peer, router, stop).await };
+    let Some(acceptor) = acceptor else { return requests(builder, stream, peer, router, end).await };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => requests(builder, stream, peer, router, stop).await,
+        Ok(Ok(stream)) => requests(builder, stream, peer, router, end).await,
         Ok(Err(error)) => Err(format!("TLS handshake: {error}")),
         Err(_) => Err(format!("no TLS handshake within {HANDSHAKE:?}")),
     }
@@ -193,14 +212,24 @@ async fn requests<I>(
     stream: I,
     peer: Peer,
     router: Router,
-    stop: CancellationToken,
+    end: End,
 ) -> Result<(), String>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let End { leaving, stop } = end;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.clone().oneshot(request.map(Body::new))
+        // HTTP/2 has no such header, and tells its clients in time by itself.
+        let last = leaving.is_cancelled() && request.version() <= Version::HTTP_11;
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let mut answer = answer.await?;
+            if last {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);

@@ -65,6 +65,33 @@ async fn requests_in_flight_are_answered_after_the_stop() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
+/// A caller that keeps connections would be about to send its next request when they are closed at the end, and Go
+/// does not send it again: while the process is leaving each connection ends with its answer, and new ones are served.
+#[tokio::test]
+async fn connections_of_a_leaving_server_end_with_their_answer() {
+    async fn head(stream: &mut TcpStream) -> String {
+        stream.write_all(b"GET /peer HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"true") {
+            text.push(timeout(Duration::from_secs(5), stream.read_u8()).await.unwrap().unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    }
+    let leaving = CancellationToken::new();
+    let (address, stop, task) = serve(Server { leaving: leaving.clone(), ..Server::small() }).await;
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        assert!(!head(&mut kept).await.contains("connection: close"));
+    }
+    leaving.cancel();
+    for mut stream in [kept, TcpStream::connect(address).await.unwrap()] {
+        assert!(head(&mut stream).await.contains("connection: close"));
+        assert_eq!(timeout(Duration::from_secs(5), stream.read(&mut [0])).await.unwrap().unwrap(), 0);
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
+
 /// The drain is bounded: a request that never ends is cut off.
 #[tokio::test]
 async fn an_endless_request_is_cut_off_after_the_drain() {
