@@ -86,6 +86,8 @@ fn the_aggregate_service_selects_every_component() -> Result<()> {
         let labels = &deployment["spec"]["template"]["metadata"]["labels"];
         assert!(wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
     }
+    // The previous chart has a Service of this name with an address, and an address cannot be taken away in an upgrade.
+    assert!(service["spec"].get("clusterIP").is_none(), "{service}");
     let reader = objects.named("ClusterRole", "kagenti-metrics-reader")?;
     assert_eq!(reader["rules"], json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]));
     Ok(())
