@@ -52,8 +52,8 @@ enum ValuesCommand {
 const EXAMPLES: &str = "\
 Examples:
   # the values of an installed release
-  helm get values kagenti-operator -n kagenti-system -o yaml | kubectl kagenti values convert -f - > new.yaml
-  helm upgrade kagenti-operator <chart> -n kagenti-system -f new.yaml
+  helm get values <release> -o yaml | kubectl kagenti values convert -f - > new.yaml
+  helm upgrade <release> <chart> -f new.yaml
 
   # files that are given to Helm together
   kubectl kagenti values convert -f base.yaml -f production.yaml > new.yaml
@@ -81,7 +81,7 @@ struct Convert {
 enum Form {
     /// A values file
     Yaml,
-    /// Arguments for Helm 3.10 or newer: --set-json 'key=value', one per line
+    /// Arguments for Helm 3.10 or newer: --set-json 'key=value'
     Set,
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a test says what it expects, and panics otherwise")]
 
 mod command;
+mod krew;
 mod properties;
 mod rows;
 
