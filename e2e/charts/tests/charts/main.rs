@@ -7,6 +7,7 @@ mod convert;
 mod defaults;
 mod deploy;
 mod golden;
+mod golden;
 mod install;
 mod legacy;
 mod modes;
