@@ -20,4 +20,5 @@ mod release;
 mod releases;
 mod tenant;
 mod traffic;
+mod uninstall;
 mod upgrade;
