@@ -224,9 +224,12 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* `helm test`: the program itself, with its own flags and account, looks whether the installation works. */}}
+{{/*
+`helm test`: the program itself, with its own flags and account, looks whether the installation works. Its Pod stays until the
+next test: `helm test --logs` reads it afterwards. Helm 3.18 and later print the table of a failure without being asked.
+*/}}
 {{- define "kagenti.testPod" -}}
-{{- $annotations := dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" }}
+{{- $annotations := dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation" "helm.sh/hook-output-log-policy" "hook-failed" }}
 ---
 apiVersion: v1
 kind: Pod

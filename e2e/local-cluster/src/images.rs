@@ -8,6 +8,7 @@ mod archive;
 pub mod args;
 mod build;
 mod image;
+pub mod stand_ins;
 pub mod suite;
 mod summary;
 

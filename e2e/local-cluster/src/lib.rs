@@ -19,6 +19,7 @@
 //! | let something answer at a Pod's address (as root) | [`Cluster::listen`], or [`Cluster::start_process`] with the cluster's `netns` |
 //! | put replicas of a webhook behind one address | [`Relay`] |
 //! | have a real Keycloak or MLflow beside it | [`services`] |
+//! | install the charts with Helm | [`Helm`], on [a real node](node) with [`images`] |
 //! | wait | [`wait_for`], [`Component::wait_ready`], never a sleep |
 //!
 //! ```no_run
@@ -51,6 +52,7 @@ mod component;
 pub mod components;
 mod control_plane;
 mod faults;
+mod helm;
 pub mod http;
 pub mod images;
 mod manifests;
@@ -75,6 +77,7 @@ pub use audit::{ApiRequest, Audit, Counts, Mark, Sum};
 pub use cluster::{Cluster, ensure_programs};
 pub use component::{Component, ComponentOptions, RbacMode, Rights, RightsEdit};
 pub use faults::ControlledProgram;
+pub use helm::Helm;
 pub use options::{ClusterOptions, Profile};
 pub use relay::Relay;
 pub use supervisor::protocol::{ClusterInfo, Exit, ProcessSpec, Signal};

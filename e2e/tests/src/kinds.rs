@@ -110,6 +110,8 @@ kinds! {
     ROUTE = namespaced "route.openshift.io" "v1" "Route" "routes";
     /// MLflow of the MLflow operator.
     MLFLOW = cluster "mlflow.opendatahub.io" "v1" "MLflow" "mlflows";
+    /// ModelConfig of kagent.
+    MODEL_CONFIG = namespaced "kagent.dev" "v1alpha2" "ModelConfig" "modelconfigs";
     /// Sandbox of agent-sandbox, older version.
     SANDBOX_ALPHA = namespaced "agents.x-k8s.io" "v1alpha1" "Sandbox" "sandboxes";
     /// Sandbox of agent-sandbox.

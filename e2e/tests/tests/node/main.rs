@@ -7,6 +7,7 @@
 
 mod certificates;
 mod chart;
+mod definitions;
 mod drain;
 mod failover;
 mod images;
@@ -16,8 +17,11 @@ mod load;
 mod migration;
 mod network;
 mod node;
+mod outage;
 mod release;
 mod releases;
+mod selftest;
+mod serving;
 mod tenant;
 mod traffic;
 mod uninstall;

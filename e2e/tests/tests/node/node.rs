@@ -5,22 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use e2e::{Ns, kinds, objects};
+use local_cluster::images::stand_ins;
 use local_cluster::images::suite::{self, PROGRAMS, Packed};
-use local_cluster::images::{Image, Profile, build_static};
 use local_cluster::node::preflight;
 use local_cluster::programs::{Program, Programs};
 use local_cluster::terminal::Terminal;
 use local_cluster::{Cluster, ClusterOptions};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-
-/// The agent of the quick start, answered for by our small one.
-const AGENT_IMAGE: &str = "ghcr.io/kagenti/agent-examples/weather_service:v0.0.1-alpha.3";
-/// The images that the webhook injects, answered for by the stand-in: reference, and what its program is told first.
-const INJECTED_IMAGES: [(&str, &[&str]); 2] = [
-    ("ghcr.io/kagenti/kagenti-extensions/authbridge:latest", &[]),
-    ("ghcr.io/kagenti/kagenti-extensions/proxy-init:latest", &["init"]),
-];
 
 static BUILT: OnceCell<Result<Arc<Built>, String>> = OnceCell::const_new();
 static SHARED: OnceCell<Result<Arc<RealNode>, String>> = OnceCell::const_new();
@@ -82,21 +74,8 @@ impl RealNode {
 fn build() -> Result<Built> {
     // Before minutes are spent.
     preflight::ensure(Terminal::stderr())?;
-    let dir = suite::default_dir();
     let images = suite::pack_or_take(&PROGRAMS)?;
-    std::fs::create_dir_all(&dir).context("a directory for images")?;
-    let programs = build_static(&["agent", "stand-in"], Profile::Quick)?;
-    let mut others = Vec::new();
-    let mut write = |name: &str, image: &Image| {
-        let file = dir.join(format!("{name}.tar"));
-        image.write(&file).map(|_| others.push(file))
-    };
-    write("agent", &Image::of_program(AGENT_IMAGE, "agent", programs.path("agent")?)?)?;
-    for (index, (reference, first)) in INJECTED_IMAGES.iter().enumerate() {
-        let mut image = Image::of_program(reference, "stand-in", programs.path("stand-in")?)?;
-        image.entrypoint.extend(first.iter().map(|word| (*word).to_owned()));
-        write(&format!("stand-in-{index}"), &image)?;
-    }
+    let others = stand_ins::pack(&suite::default_dir())?;
     let helm = Programs::ensure(&[Program::Helm], Terminal::stderr())?.path(Program::Helm)?.to_owned();
     Ok(Built { images, others, helm })
 }

@@ -47,6 +47,8 @@ pub(crate) enum Choice {
 enum Program {
     BuiltIn,
     Sdk(Sdk),
+    /// The container of the Pod.
+    InPod,
 }
 
 /// The agent, and where it answers.
@@ -80,6 +82,11 @@ impl Agent {
         Self::of(Program::BuiltIn, built_in::card())
     }
 
+    /// The container that the quick start names.
+    pub(crate) fn in_its_pod() -> Self {
+        Self::of(Program::InPod, Value::Null)
+    }
+
     fn of(program: Program, card: Value) -> Self {
         Self { program: Arc::new(program), card, servers: BTreeMap::new(), stand_in: false }
     }
@@ -96,12 +103,13 @@ impl Agent {
             Program::Sdk(sdk) => {
                 format!("an A2A 1.0 server made with {}, process {}", sdk::version(), sdk.pid())
             }
+            Program::InPod => "the container of its Pod".to_owned(),
         }
     }
 
     /// Answers at this machine's address if nothing can answer at those of the Pods.
     pub(crate) async fn start(&mut self, cluster: &Cluster, applied: &mut Vec<DynamicObject>) -> Result<()> {
-        if cluster.info().netns.is_some() {
+        if cluster.info().netns.is_some() || self.runs_by_itself() {
             return Ok(());
         }
         let address = machine_address().context("finding this machine's address")?;
@@ -115,7 +123,7 @@ impl Agent {
 
     /// Answers at the address of each of these Pods.
     pub(crate) fn follow(&mut self, cluster: &Cluster, pods: &[Pod]) -> Result<()> {
-        if self.stand_in || cluster.info().netns.is_none() {
+        if self.stand_in || cluster.info().netns.is_none() || self.runs_by_itself() {
             return Ok(());
         }
         let addresses: Vec<(Ipv4Addr, String)> = pods
@@ -135,6 +143,10 @@ impl Agent {
         Ok(())
     }
 
+    fn runs_by_itself(&self) -> bool {
+        matches!(*self.program, Program::InPod)
+    }
+
     fn serve(&mut self, address: IpAddr, listener: TcpListener) {
         let program = self.program.clone();
         // It ends with the demo; a connection that breaks is the client's business.
@@ -142,6 +154,7 @@ impl Agent {
             match &*program {
                 Program::BuiltIn => built_in::serve(listener).await,
                 Program::Sdk(sdk) => relay(listener, sdk.port()).await,
+                Program::InPod => {}
             }
         });
         self.servers.insert(address, server);

@@ -1,7 +1,8 @@
 //! `cargo demo`: the quick start on a real control plane, live.
 //!
 //! Starts a bare cluster, installs CRDs and rights, runs every component as its own process under its own
-//! ServiceAccount, applies `deploy/samples/quickstart.yaml` word for word and shows what happens to it.
+//! ServiceAccount, applies `deploy/samples/quickstart.yaml` word for word and shows what happens to it. With
+//! `--nodes real` containers run, and Helm installs the suite ([`real`]).
 
 mod agent;
 mod built_in;
@@ -9,6 +10,7 @@ mod chain;
 mod checks;
 mod platform;
 mod pod_view;
+mod real;
 mod screen;
 mod sdk;
 mod signed;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use kube::api::DynamicObject;
 use local_cluster::terminal::{Tone, seconds};
 use local_cluster::{Cluster, ClusterOptions, Component, ComponentOptions, components, services};
@@ -61,9 +63,21 @@ struct Cli {
     /// What answers as the agent of the quick start.
     #[arg(long, value_enum, default_value = "auto", conflicts_with = "kubeconfig")]
     agent: Choice,
+    /// What Pods run on: fake nodes need nothing, the real one needs root, Linux and a few packages.
+    #[arg(long, value_enum, default_value = "fake", conflicts_with_all = ["kubeconfig", "signed", "full"])]
+    nodes: Nodes,
     /// Use the cluster of this kubeconfig; its API server must run on this machine to reach the webhook.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
+}
+
+/// The value of `--nodes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Nodes {
+    /// Two nodes on which Pods only seem to run; the components are processes of this machine
+    Fake,
+    /// One node with kubelet and containers; the components are installed with Helm
+    Real,
 }
 
 impl Cli {
@@ -110,6 +124,9 @@ fn main() -> ExitCode {
 
 /// True when every check holds.
 async fn run(cli: &Cli, screen: &Screen) -> Result<bool> {
+    if cli.nodes == Nodes::Real {
+        return real::run(cli.once, screen).await;
+    }
     let started = Instant::now();
     screen.heading("The kagenti quick start on a real control plane");
     if cli.full {
