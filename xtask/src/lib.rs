@@ -3,6 +3,7 @@
 mod api_reference;
 mod charts;
 mod crds;
+mod dashboards;
 pub mod flags;
 mod rights;
 pub mod sections;
@@ -24,6 +25,7 @@ pub fn differing(root: &Path) -> Result<Vec<Generated>> {
     let mut files = crds::files()?;
     files.push(api_reference::file()?);
     files.extend(charts::files(root)?);
+    files.extend(dashboards::files(root)?);
     files.extend(sections::pages(root)?);
     files
         .retain(|file| std::fs::read_to_string(root.join(&file.path)).ok().as_deref() != Some(&file.content));

@@ -4,9 +4,9 @@
 
 mod admission;
 mod convert;
+mod dashboards;
 mod defaults;
 mod deploy;
-mod golden;
 mod golden;
 mod install;
 mod legacy;
