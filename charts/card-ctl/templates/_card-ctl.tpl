@@ -37,8 +37,6 @@
 {{- include "kagenti.flags" (dict "ctx" . "flags" $flags) -}}
 {{- with $s.spireTrustDomain }}{{ $_ := set $ "env" (append $.env (dict "name" "KAGENTI_SPIRE_TRUST_DOMAIN" "value" .)) }}{{ end -}}
 {{- with $bundle.configMapName }}{{ $_ := set $.renames "spire-bundle" . }}{{ end -}}
-{{- $_ := set . "usesTrustedCA" true -}}
-{{- include "kagenti.mountTrustedCA" . -}}
 {{- /* Agents listen where they like. */ -}}
 {{- $_ := set . "egress" (append .egress (dict "to" (list (dict "namespaceSelector" dict)))) -}}
 {{- end -}}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use chart_tests::text;
+use chart_tests::{Helm, text};
 use serde_json::Value;
 
 use crate::{all_value_sets, rendered};
@@ -100,6 +100,30 @@ fn files_of_flags_are_mounted() -> Result<()> {
                 assert!(volumes.contains(text(mount, "/name")), "{chart}: {name}: {mount}");
             }
         }
+    }
+    Ok(())
+}
+
+/// A private CA goes where a flag reads it, and nowhere else: card-ctl reads cards by plain HTTP, or by mTLS with SPIFFE's
+/// own roots.
+#[test]
+fn a_private_ca_is_mounted_where_it_is_read() -> Result<()> {
+    let all = "--set=mlflow-ctl.enabled=true,netpol-ctl.enabled=true,netpol-ctl.enforceNetworkPolicies=false";
+    for values in ["global.trustedCA.configMapName=private", "global.trustedCA.openshiftInject=true"] {
+        let objects = Helm::get()?.suite(&[all, &format!("--set={values}")])?;
+        let mut mounted = Vec::new();
+        for deployment in objects.of("Deployment") {
+            let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+            let read =
+                container["args"].to_string().contains("-ca-file=/etc/kagenti/trusted-ca/ca-bundle.crt");
+            let there = container["volumeMounts"].to_string().contains("\"/etc/kagenti/trusted-ca\"");
+            assert_eq!(read, there, "{}", text(deployment, "/metadata/name"));
+            mounted.extend(there.then(|| text(deployment, "/metadata/name")));
+        }
+        mounted.sort_unstable();
+        assert_eq!(mounted, ["kagenti-client-registration-ctl", "kagenti-mlflow-ctl"], "{values}");
+        let made = objects.names("ConfigMap").iter().filter(|name| name.ends_with("-trusted-ca")).count();
+        assert_eq!(made, if values.contains("openshift") { 2 } else { 0 }, "{values}");
     }
     Ok(())
 }
