@@ -77,7 +77,8 @@ fn start(process: &Process, prepared: Prepared) {
     if ctx.settings.spire_trust_domain.is_empty() {
         process.spawn_endless("trust domain", discovery::trust_domain(ctx.clone()));
     }
-    if ctx.cluster_id().is_none() {
+    // Nothing outside the watched namespaces is read (packaging §7); the flag is needed then.
+    if ctx.cluster_id().is_none() && !ctx.scope.is_namespaced() {
         process.spawn_endless("cluster id", discovery::cluster_id(ctx.clone()));
     }
     let number = process.concurrency();

@@ -187,7 +187,12 @@ fn resolve(
         Err(error) => return Ok(Err(Verdict::failing(Reason::IdentityUnresolved, error.to_string()))),
     };
     let Some(cluster_id) = ctx.cluster_id() else {
-        let text = "the UID of Namespace kube-system is not known yet: allow to read it, or set --cluster-id";
+        let text = if ctx.scope.is_namespaced() {
+            "the mark of this cluster's clients is not known: set --cluster-id, since with --watch-namespaces Namespace \
+             kube-system is not read"
+        } else {
+            "the UID of Namespace kube-system is not known yet: allow to read it, or set --cluster-id"
+        };
         return Ok(Err(Verdict::pending(text)));
     };
     Ok(Ok(Subject::new(ctx, eligible.to_vec(), primary.clone(), config, identity, cluster_id)))

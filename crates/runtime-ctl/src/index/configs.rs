@@ -369,6 +369,7 @@ fn report_ignored(map: &str, ignored: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api_types::config_hash;
 
     fn data(pairs: &[(&str, &str)]) -> Data {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -439,6 +440,23 @@ mod tests {
         assert_eq!(index.retain(Input::Defaults, None, &seen), ["a"]);
         assert!(index.retain(Input::Defaults, Some("b"), &HashSet::new()).is_empty());
         assert_eq!(index.retain(Input::Defaults, None, &HashSet::new()), ["a"]);
+    }
+
+    /// Runtime §5.2, §5.4: the previous operator labels `authbridge-config` itself, so it is an overlay of v1.
+    #[test]
+    fn the_previous_operator_hashed_authbridge_config() {
+        let index = index();
+        let (identity, own) = (data(&[("KEYCLOAK_REALM", "kagenti")]), data(&[("k", "v")]));
+        index.upsert(Input::Authbridge, "a", "authbridge-config", identity.clone());
+        index.upsert(Input::Authbridge, "b", "authbridge-config", identity.clone());
+        index.upsert(Input::Defaults, "b", "own", own.clone());
+        let v1 = |overlay: &Data| config_hash::v1(&Data::new(), &Data::new(), overlay, "");
+        for (namespace, overlay) in
+            [("a", &identity), ("a", &Data::new()), ("b", &identity), ("b", &own), ("b", &Data::new())]
+        {
+            assert!(index.resolve(namespace).unwrap().is_v1(&v1(overlay)), "{namespace} {overlay:?}");
+        }
+        assert!(!index.resolve("a").unwrap().is_v1(&v1(&own)));
     }
 
     #[test]

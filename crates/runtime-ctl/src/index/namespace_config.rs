@@ -106,7 +106,11 @@ impl NamespaceConfig {
     pub fn is_v1(&self, hash: &str) -> bool {
         let candidates = self.v1.get_or_init(|| {
             let empty = Data::new();
-            let labelled: Vec<&Data> = self.raw.defaults.iter().map(|(_, data)| data.as_ref()).collect();
+            let mut labelled: Vec<&Data> = self.raw.defaults.iter().map(|(_, data)| data.as_ref()).collect();
+            // The previous operator labels the one it makes; whether it had made this one, nobody knows any more.
+            if let Some(authbridge) = &self.raw.authbridge {
+                labelled.extend([authbridge.as_ref(), &empty]);
+            }
             let text = self.raw.runtime.as_ref().and_then(|data| data.get(configmap::CONFIG_KEY));
             config_hash::v1_candidates(
                 self.raw.gates.as_deref().unwrap_or(&empty),

@@ -136,12 +136,12 @@ async fn packaging_17_migration() -> Result<()> {
     }
     eprintln!("all ready {:.1} s after the last renewal of the old Lease", expiry.spent().as_secs_f64());
     until_ready(&migration.release, secs(60)).await?;
-    assert_eq!(migration.kept().await?, before);
+    migration.assert_kept(&before).await?;
     migration.old_objects_are_gone().await?;
     migration.inject_authority(&certificate).await?;
     migration.admission_works().await?;
     migration.own_certificates(&certificate).await?;
-    assert_eq!(migration.kept().await?, before);
+    migration.assert_kept(&before).await?;
     migration.node.cluster().stop().await
 }
 
@@ -294,10 +294,23 @@ impl Migration {
         for number in 0..AGENTS {
             let name = agent(number);
             templates.push(self.team.get(kinds::DEPLOYMENT, &name).await?.template().clone());
-            ensure!(self.team.replica_sets(&name).await?.len() == 1, "{name} was rolled");
             found.extend(self.team.list(kinds::POD, &format!("app={name}")).await?);
         }
         Ok(Kept { configuration, templates, pods: lives(&found) })
+    }
+
+    async fn assert_kept(&self, before: &Kept) -> Result<()> {
+        let now = self.kept().await?;
+        assert_eq!(now.configuration, before.configuration);
+        for (number, (now, before)) in now.templates.iter().zip(&before.templates).enumerate() {
+            assert_eq!(now, before, "the template of {}", agent(number));
+        }
+        assert_eq!(now.pods, before.pods);
+        for number in 0..AGENTS {
+            let sets = self.team.replica_sets(&agent(number)).await?;
+            assert_eq!(sets.len(), 1, "{} was rolled", agent(number));
+        }
+        Ok(())
     }
 
     /// Helm hands the old values to the new chart when none are given; it says what to do, and changes nothing.
