@@ -145,6 +145,45 @@ fn without_rbac_there_is_none() -> Result<()> {
     Ok(())
 }
 
+/// (group, resource, verb) of rules without names.
+fn grants(rules: &Value) -> BTreeSet<(String, String, String)> {
+    let texts = |rule: &Value, key: &str| -> Vec<String> {
+        rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut all = BTreeSet::new();
+    for rule in rules.as_array().into_iter().flatten().filter(|rule| rule.get("resourceNames").is_none()) {
+        for group in texts(rule, "apiGroups") {
+            for resource in texts(rule, "resources") {
+                let verbs = texts(rule, "verbs").into_iter();
+                all.extend(verbs.map(|verb| (group.clone(), resource.clone(), verb)));
+            }
+        }
+    }
+    all
+}
+
+/// Admins of a namespace get beyond editors what a component's Role there holds, so that they can install it, and no more.
+/// That it is enough is shown by tenants' installs (`packaging_07`, the overlay `namespaced`).
+#[test]
+fn packaging_06_the_aggregated_admin_role_is_the_minimum() -> Result<()> {
+    let objects = Helm::get()?.suite(&[])?;
+    let role = |name: &str| -> Result<_> {
+        Ok(grants(&objects.named("ClusterRole", &format!("agent.kagenti.dev-{name}"))?["rules"]))
+    };
+    let (admin, edit, view) = (role("admin")?, role("edit")?, role("view")?);
+    let mut needed = BTreeSet::new();
+    for component in COMPONENTS {
+        needed.extend(grants(&shipped(component)?["scoped"]));
+    }
+    let extra: Vec<_> = admin.difference(&edit).filter(|grant| !needed.contains(grant)).collect();
+    assert!(extra.is_empty(), "nobody needs {extra:?}");
+    assert!(edit.is_subset(&admin) && view.is_subset(&edit));
+    // Neither edit nor view writes status.
+    let writes = |grant: &&(String, String, String)| grant.1.ends_with("/status") && grant.2 != "get";
+    assert_eq!(edit.iter().find(writes), None);
+    Ok(())
+}
+
 /// Fewer rights for those who can do without listing Secrets.
 #[test]
 fn secrets_by_name_need_no_list() -> Result<()> {

@@ -113,7 +113,7 @@ impl Release {
         let (well, said) = self.uninstall().await?;
         ensure!(!well, "the uninstall did not fail: {said}");
         let stuck = format!("team1/held: finalizer {FOREIGN} is not ours");
-        ensure!(said.contains("pre-delete") && said.contains(&stuck), "{said}");
+        ensure!(said.contains("job kagenti-runtime-ctl-unenroll failed") && said.contains(&stuck), "{said}");
         // What the documentation tells to look at, and what `kubectl describe` shows.
         let logs = ["logs", PLACE, "--selector=app.kubernetes.io/component=unenroll", "--tail=-1"];
         let logs = self.node.cluster().kubectl(logs).await?;
