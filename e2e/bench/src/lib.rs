@@ -1,11 +1,12 @@
-//! Benchmarks on a real control plane (level A): each prints one table with the figure, what must hold and what we
-//! aim for, and answers whether everything that must hold did.
+//! Benchmarks on a real control plane, [`install`] on a real node too: each prints one table with the figure, what must
+//! hold and what we aim for, and answers whether everything that must hold did.
 
 pub mod admission;
 mod calls;
 pub mod cards;
 pub mod enrol;
 pub mod idle;
+pub mod install;
 mod latency;
 pub mod netpol;
 pub mod registration;

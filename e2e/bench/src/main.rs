@@ -36,6 +36,13 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Install the charts with Helm on a real node: time to the first injected Pod, then CPU and memory of the idle suite.
+    /// Needs root; takes images from the directory KAGENTI_IMAGES, or builds them for release.
+    Install {
+        /// Seconds of idleness, at least 60.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+    },
     /// Isolate many agents: all their policies from nothing, then the way from a verdict to its policy.
     Netpol {
         /// How many workloads.
@@ -104,6 +111,7 @@ async fn main() -> Result<ExitCode> {
         Some(What::Enrol { count }) => bench::enrol::run(count).await?,
         Some(What::Admission { rate, seconds }) => bench::admission::run(&[rate], seconds).await?,
         Some(What::Idle { count }) => bench::idle::run(count).await?,
+        Some(What::Install { seconds }) => bench::install::run(seconds).await?,
         Some(What::Netpol { count }) => bench::netpol::run(count).await?,
         Some(What::Cards { count, dead }) => bench::cards::run(count, dead).await?,
         Some(What::Registration { count, keycloak_qps, only }) => {

@@ -88,6 +88,9 @@ impl Unit {
     pub(crate) const SECONDS: Self = Self { name: " s", decimals: 1 };
     pub(crate) const MILLISECONDS: Self = Self { name: " ms", decimals: 1 };
     pub(crate) const MEGABYTES: Self = Self { name: " MB", decimals: 0 };
+    pub(crate) const HUNDREDTHS_OF_SECONDS: Self = Self { name: " s", decimals: 2 };
+    pub(crate) const MILLICORES: Self = Self { name: " m", decimals: 1 };
+    pub(crate) const TENTHS_OF_MEGABYTES: Self = Self { name: " MB", decimals: 1 };
     pub(crate) const PER_CENT: Self = Self { name: " %", decimals: 0 };
     pub(crate) const COUNT: Self = Self { name: "", decimals: 1 };
     pub(crate) const HUNDREDTHS: Self = Self { name: "", decimals: 2 };

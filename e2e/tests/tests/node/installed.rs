@@ -28,7 +28,7 @@ pub(crate) struct Turn {
     installed: Arc<Installed>,
     /// The release's namespace, by a client of the test's own.
     pub(crate) operator: Ns,
-    _turn: OwnedMutexGuard<()>,
+    _alone: OwnedMutexGuard<()>,
 }
 
 impl Turn {
@@ -37,10 +37,10 @@ impl Turn {
         let start = || async { install().await.map(Arc::new).map_err(|error| format!("{error:#}")) };
         let installed = SHARED.get_or_init(start).await.clone();
         let installed = installed.map_err(|error| anyhow!("the shared installation: {error}"))?;
-        let turn = installed.turn.clone().lock_owned().await;
+        let alone = installed.turn.clone().lock_owned().await;
         let operator = Ns::new(installed.node.cluster().client().await?, NAMESPACE);
         release::until_ready(&operator, secs(120)).await.context("the release before the test")?;
-        Ok(Self { installed, operator, _turn: turn })
+        Ok(Self { installed, operator, _alone: alone })
     }
 
     pub(crate) fn node(&self) -> &RealNode {

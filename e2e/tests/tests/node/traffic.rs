@@ -127,7 +127,7 @@ impl Tally {
         self.ended.load(Ordering::SeqCst)
     }
 
-    fn fail(&self, what: String) {
+    fn fail(&self, what: &str) {
         self.failed.fetch_add(1, Ordering::SeqCst);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < TOLD {
@@ -161,8 +161,8 @@ async fn create_pods(ns: Ns, tally: Arc<Tally>) -> Result<()> {
         tokio::spawn(async move {
             match tokio::time::timeout(PATIENCE, create(&ns, &name)).await {
                 Ok(Ok(took)) => tally.admit(took),
-                Ok(Err(error)) => tally.fail(format!("{name}: {error:#}")),
-                Err(_) => tally.fail(format!("{name}: no answer within {PATIENCE:?}")),
+                Ok(Err(error)) => tally.fail(&format!("{name}: {error:#}")),
+                Err(_) => tally.fail(&format!("{name}: no answer within {PATIENCE:?}")),
             }
             let _ = free.send(name);
         });
@@ -193,8 +193,8 @@ async fn connect(ns: Ns, tally: Arc<Tally>) -> Result<()> {
         tick.tick().await;
         match tokio::time::timeout(PATIENCE, greet(&global)).await {
             Ok(Ok(())) => drop(tally.greeted.fetch_add(1, Ordering::SeqCst)),
-            Ok(Err(error)) => tally.fail(format!("a new connection: {error:#}")),
-            Err(_) => tally.fail("a new connection: no answer".to_owned()),
+            Ok(Err(error)) => tally.fail(&format!("a new connection: {error:#}")),
+            Err(_) => tally.fail("a new connection: no answer"),
         }
     }
     Ok(())
