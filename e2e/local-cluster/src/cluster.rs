@@ -67,7 +67,7 @@ impl Cluster {
             let supervisor = crate::components::build(&["local-cluster"], options.profile)?;
             let kubectl = programs.path(Program::Kubectl)?.to_owned();
             let pause = node::images::pause_program(&options)?;
-            let order = Order { options, programs, pause };
+            let order = Order { options, programs, pause, images: Vec::new() };
             let (link, info) = Link::start(supervisor.path("local-cluster")?, &order, |_| {})?;
             anyhow::Ok((link, info, kubectl, order.options))
         })

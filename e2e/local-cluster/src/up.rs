@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::cluster::{ensure_machine, wanted_programs};
+use crate::images;
 use crate::node;
 use crate::options::ClusterOptions;
 use crate::programs::Programs;
@@ -23,6 +24,10 @@ pub struct UpArgs {
     /// Number of fake nodes, or `real`: one node that runs Pods in containers (needs root).
     #[arg(long, default_value = "2")]
     nodes: Nodes,
+    /// Put the suite's images on the real node, compiled quickly, with stand-ins for the agent of the quick start and
+    /// for AuthBridge; KAGENTI_IMAGES=<directory> takes tarballs that are there already.
+    #[arg(long)]
+    images: bool,
     /// Requests per second for the controllers and the scheduler; 0 keeps their own limits.
     #[arg(long, default_value_t = 500)]
     controller_qps: u32,
@@ -127,9 +132,11 @@ async fn for_people(args: &UpArgs, input: mpsc::Receiver<Input>) -> Result<()> {
         api_server_args: args.api_server_args.clone(),
         ..ClusterOptions::default()
     };
+    ensure!(real_node || !args.images, "--images needs --nodes real: fake nodes run no containers");
     ensure_machine(&options)?;
     let programs = Programs::ensure(&wanted_programs(&options), terminal)?;
     let pause = node::images::pause_program(&options)?;
+    let images = if args.images { images::for_a_node()? } else { Vec::new() };
     let copy = args.write_kubeconfig.clone();
     let started = std::time::Instant::now();
     let say = move |notice: Notice| match notice {
@@ -149,5 +156,5 @@ async fn for_people(args: &UpArgs, input: mpsc::Receiver<Input>) -> Result<()> {
         }
         Notice::Failed { .. } | Notice::Answer { .. } => {}
     };
-    serve(Order { options, programs, pause }, input, say).await.context("starting the local cluster")
+    serve(Order { options, programs, pause, images }, input, say).await.context("starting the local cluster")
 }

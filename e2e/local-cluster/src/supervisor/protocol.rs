@@ -17,6 +17,9 @@ pub struct Order {
     pub programs: Programs,
     /// The program that holds a Pod's namespaces, linked statically; for a real node.
     pub pause: Option<PathBuf>,
+    /// Tarballs of further images for a real node.
+    #[serde(default)]
+    pub images: Vec<PathBuf>,
 }
 
 /// A further line to a supervisor.

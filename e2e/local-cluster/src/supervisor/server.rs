@@ -143,6 +143,10 @@ impl Supervised {
             node::addons::install(&client, dns).await?;
             self.until(NODES_DEADLINE, "CoreDNS to get ready", async || node::addons::ready(&client).await)
                 .await?;
+            if !order.images.is_empty() {
+                progress("putting images on the node");
+                node::images::import(&dir, &order.images).await?;
+            }
         }
         info.pids.clone_from(&self.pids);
         Ok(info)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::Api;
-use local_cluster::images::{stand_ins, suite};
+use local_cluster::images;
 use local_cluster::node::preflight;
 use local_cluster::programs::{Program, Programs};
 use local_cluster::terminal::{Terminal, Tone, seconds};
@@ -71,9 +71,7 @@ pub(crate) async fn run(once: bool, screen: &Screen) -> Result<bool> {
 
 fn build() -> Result<Built> {
     preflight::ensure(Terminal::stderr())?;
-    let mut images: Vec<PathBuf> =
-        suite::pack_or_take(&suite::PROGRAMS)?.into_iter().map(|image| image.file).collect();
-    images.extend(stand_ins::pack(&suite::default_dir())?);
+    let images = images::for_a_node()?;
     let helm = Programs::ensure(&[Program::Helm], Terminal::stderr())?.path(Program::Helm)?.to_owned();
     Ok(Built { images, helm })
 }
@@ -159,7 +157,7 @@ async fn call(cluster: &Cluster, screen: &Screen) -> Result<()> {
     .await?;
     let card: serde_json::Value = serde_json::from_str(&body).context("the card")?;
     screen.plain(&format!("curl {url}"), Tone::Strong);
-    for key in ["name", "description", "url"] {
+    for key in ["name", "version", "url"] {
         screen.named(key, card.get(key).and_then(serde_json::Value::as_str).unwrap_or("-"));
     }
     Ok(())
@@ -171,30 +169,28 @@ async fn test(helm: &Helm, screen: &Screen) -> Result<()> {
     let output = helm.attempt(["test", RELEASE, NAMESPACE, "--timeout=2m", "--logs"]).await?;
     task.cleared();
     let said = String::from_utf8_lossy(&output.stdout);
-    screen.table(["COMPONENT", "CHECK", "", "WHAT IT FOUND"], &rows(&said));
+    for (component, lines) in tables(&said) {
+        screen.plain(component, Tone::Strong);
+        lines.iter().for_each(|line| screen.plain(&format!("  {line}"), Tone::Plain));
+    }
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
-/// Component, check, mark, words: of each line of each test Pod's table.
-fn rows(said: &str) -> Vec<[String; 4]> {
-    let mut component = "";
-    let mut rows = Vec::new();
+/// The table of each test Pod, by component.
+fn tables(said: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut tables: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in said.lines() {
         if let Some(pod) = line.strip_prefix("POD LOGS: ") {
-            component = pod.trim_start_matches("kagenti-").trim_end_matches("-test");
-        } else if let Some((mark, rest)) = line.split_once("  ").filter(|_| !component.is_empty())
-            && matches!(mark, "ok" | "FAILED")
+            let component = pod.trim_start_matches("kagenti-").trim_end_matches("-test");
+            tables.push((component, Vec::new()));
+        } else if let Some((_, lines)) = tables.last_mut()
+            && !line.is_empty()
         {
-            let rest = rest.trim_start();
-            let (check, words) = rest.split_once("  ").unwrap_or((rest, ""));
-            // Said once for all of its lines.
-            let named = rows.iter().any(|row: &[String; 4]| row[0] == component);
-            let name = if named { "" } else { component };
-            rows.push([name, check, mark, words.trim_start()].map(ToOwned::to_owned));
+            lines.push(line);
         }
     }
-    rows
+    tables
 }
 
 async fn show_pods(cluster: &Cluster, screen: &Screen) {
@@ -216,17 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_of_test_pods_become_one() {
+    fn every_test_pod_has_its_table() {
         let said = "NAME: kagenti-operator\n\nPOD LOGS: kagenti-card-ctl-test\n\
             ok      api server  Kubernetes v1.36.1\nFAILED  lease       nobody holds it\n\n\
             POD LOGS: kagenti-runtime-ctl-test\nok      rights      12 rights\n";
-        assert_eq!(
-            rows(said),
-            [
-                ["card-ctl", "api server", "ok", "Kubernetes v1.36.1"],
-                ["", "lease", "FAILED", "nobody holds it"],
-                ["runtime-ctl", "rights", "ok", "12 rights"],
-            ]
-        );
+        let lines = ["ok      api server  Kubernetes v1.36.1", "FAILED  lease       nobody holds it"];
+        let wanted =
+            [("card-ctl", lines.to_vec()), ("runtime-ctl", vec!["ok      rights      12 rights"])];
+        assert_eq!(tables(said), wanted);
     }
 }
