@@ -13,6 +13,7 @@ mod failover;
 mod images;
 mod install;
 mod installed;
+mod kustomize;
 mod load;
 mod migration;
 mod network;
