@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use e2e::kinds::Kind;
 use e2e::old_operator::{LEASE, OldOperator};
 use e2e::{Json as _, Ns, Stopwatch, api, json as patches, kinds, objects, secs, suite, wait_for};
-use local_cluster::{ApiRequest, Mark};
+use local_cluster::components;
+use local_cluster::{ApiRequest, Mark, Profile};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -330,16 +331,22 @@ impl Migration {
     /// `helm get values | kubectl kagenti values convert -f - > new.yaml; helm upgrade -f new.yaml`, without waiting: the old
     /// Lease is still renewed.
     async fn upgrade(&self) -> Result<()> {
-        let old = self.helm.run(["get", "values", RELEASE, PLACE, "--output=yaml"]).await?;
-        ensure!(old.contains("publicUrl"), "{old}");
-        let converted = json!({
-            "client-registration-ctl": {"keycloak": {"publicUrl": "https://id.example.com"}},
-            "featureGates": {"injectTools": true},
-            "defaults": {"observability": {"logLevel": "debug"}},
-        });
-        let values = self.dir.path().join("new.yaml");
-        std::fs::write(&values, converted.to_string())?;
-        let (chart, values) = (self.helm.chart().display().to_string(), values.display().to_string());
+        let (old, new) = (self.dir.path().join("given.yaml"), self.dir.path().join("new.yaml"));
+        let given = self.helm.run(["get", "values", RELEASE, PLACE, "--output=yaml"]).await?;
+        ensure!(given.contains("publicUrl"), "{given}");
+        std::fs::write(&old, given)?;
+        let plugin = tokio::task::spawn_blocking(|| components::build(&["kubectl-kagenti"], Profile::Same));
+        let plugin = plugin.await.context("building the plugin")??;
+        let convert = tokio::process::Command::new(plugin.path("kubectl-kagenti")?)
+            .args(["values", "convert", "-f"])
+            .arg(&old)
+            .output()
+            .await
+            .context("starting the plugin")?;
+        let said = String::from_utf8_lossy(&convert.stderr).into_owned();
+        ensure!(convert.status.success(), "{said}");
+        std::fs::write(&new, convert.stdout)?;
+        let (chart, values) = (self.helm.chart().display().to_string(), new.display().to_string());
         let args = ["upgrade", RELEASE, &chart, PLACE, "-f", &values, "--timeout=3m"];
         helm_run(&self.helm, self.node.cluster(), &args).await.map(drop)
     }
