@@ -109,14 +109,7 @@ pub async fn run(seconds: u64) -> Result<bool> {
         let cpu = millicores(before.get(component).context("a component that came late")?, now)?;
         report.bound(&format!("{component}, CPU"), cpu, &Unit::MILLICORES, 10.0, 10.0, "-");
         let memory = now.memory / 1e6;
-        report.bound(
-            &format!("{component}, memory"),
-            memory,
-            &Unit::TENTHS_OF_MEGABYTES,
-            25.0,
-            25.0,
-            "-",
-        );
+        report.bound(&format!("{component}, memory"), memory, &Unit::TENTHS_OF_MEGABYTES, 25.0, 25.0, "-");
     }
     report.bound("writes but those of Leases", writes.len() as f64, &Unit::WHOLE, 0.0, 0.0, "-");
     Ok(report.print())
