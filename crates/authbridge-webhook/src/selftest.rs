@@ -21,7 +21,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    registration::{PODS_PATH, service_name},
+    registration::{PODS_PATH, RUNTIMES_PATH, service_name},
     review::API_VERSION,
     settings::{COMPONENT, SelftestArgs, Settings},
 };
@@ -73,8 +73,57 @@ pub async fn selftest(common: &CommonArgs, own: &Settings, args: &SelftestArgs) 
     }
     test.check("webhook", answers(&client, own, args, &namespace)).await;
     let invalid_in = scope.first().map_or(namespace.as_str(), String::as_str);
-    test.check("invalid AgentRuntime is refused", refused(&client, invalid_in)).await;
+    let refused = async {
+        let by_server = refused(&client, invalid_in).await?;
+        match by_server {
+            Some(words) => Ok(words),
+            None => refused_by_webhook(&Endpoint::find(&client, own, args, &namespace).await?).await,
+        }
+    };
+    test.check("invalid AgentRuntime is refused", refused).await;
     test.finish()
+}
+
+/// Where the webhook answers, and whom to trust there.
+struct Endpoint {
+    address: String,
+    host: String,
+    bundle: Vec<u8>,
+}
+
+impl Endpoint {
+    async fn find(
+        client: &Client,
+        own: &Settings,
+        args: &SelftestArgs,
+        namespace: &str,
+    ) -> Result<Self, String> {
+        let name = own.mutating_configuration();
+        let configuration = Api::<MutatingWebhookConfiguration>::all(client.clone())
+            .get(&name)
+            .await
+            .map_err(|error| format!("cannot read {name}: {error}"))?;
+        let bundle = configuration
+            .webhooks
+            .iter()
+            .flatten()
+            .find_map(|w| w.client_config.ca_bundle.clone())
+            .ok_or_else(|| format!("{name} has no caBundle: the certificate writer has not published yet"))?;
+        let host = format!("{}.{namespace}.svc", service_name(&own.webhook_fullname));
+        let address = args.address.clone().unwrap_or_else(|| format!("{host}:443"));
+        Ok(Self { address, host, bundle: bundle.0 })
+    }
+
+    /// Sends the request of a review; whether it is allowed.
+    async fn ask(&self, path: &str, request: Value) -> Result<bool, String> {
+        let review = json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "request": request});
+        let call = call(self, path, &review);
+        let answer = timeout(Duration::from_secs(10), call)
+            .await
+            .map_err(|_| format!("no answer from {}", self.address))??;
+        let allowed = answer.pointer("/response/allowed").and_then(Value::as_bool);
+        allowed.ok_or_else(|| format!("unexpected answer: {answer}"))
+    }
 }
 
 /// The webhook answers over TLS that the configuration's `caBundle` trusts.
@@ -84,32 +133,19 @@ async fn answers(
     args: &SelftestArgs,
     namespace: &str,
 ) -> Result<String, String> {
-    let name = own.mutating_configuration();
-    let configuration = Api::<MutatingWebhookConfiguration>::all(client.clone())
-        .get(&name)
-        .await
-        .map_err(|error| format!("cannot read {name}: {error}"))?;
-    let bundle = configuration
-        .webhooks
-        .iter()
-        .flatten()
-        .find_map(|w| w.client_config.ca_bundle.clone())
-        .ok_or_else(|| format!("{name} has no caBundle: the certificate writer has not published yet"))?;
-    let host = format!("{}.{namespace}.svc", service_name(&own.webhook_fullname));
-    let address = args.address.clone().unwrap_or_else(|| format!("{host}:443"));
-    let call = call(&address, &host, &bundle.0);
-    let answer =
-        timeout(Duration::from_secs(10), call).await.map_err(|_| format!("no answer from {address}"))??;
-    let allowed = answer.pointer("/response/allowed").and_then(Value::as_bool);
-    if allowed == Some(true) {
-        Ok(format!("answers at {address}"))
-    } else {
-        Err(format!("unexpected answer: {answer}"))
+    let endpoint = Endpoint::find(client, own, args, namespace).await?;
+    // Something that is no Pod.
+    let kind = json!({"group": "", "version": "v1", "kind": "ConfigMap"});
+    let request = json!({"uid": "selftest", "kind": kind, "operation": "CREATE"});
+    match endpoint.ask(PODS_PATH, request).await {
+        Ok(true) => Ok(format!("answers at {}", endpoint.address)),
+        Ok(false) => Err("it refuses what is no Pod".to_owned()),
+        Err(error) => Err(error),
     }
 }
 
-/// Sends a review of something that is no Pod.
-async fn call(address: &str, host: &str, bundle: &[u8]) -> Result<Value, String> {
+async fn call(endpoint: &Endpoint, path: &str, review: &Value) -> Result<Value, String> {
+    let Endpoint { address, host, bundle } = endpoint;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(bundle) {
         let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
@@ -118,19 +154,15 @@ async fn call(address: &str, host: &str, bundle: &[u8]) -> Result<Value, String>
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let tcp =
         TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))?;
-    let server = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    let server = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
     let tls = TlsConnector::from(Arc::new(config)).connect(server, tcp).await;
     let tls = tls.map_err(|error| format!("TLS with {address}: {error}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
         .map_err(|error| format!("HTTP with {address}: {error}"))?;
     let serving = tokio::spawn(connection);
-    let review = json!({
-        "apiVersion": API_VERSION, "kind": "AdmissionReview",
-        "request": {"uid": "selftest", "kind": {"group": "", "version": "v1", "kind": "ConfigMap"}, "operation": "CREATE"},
-    });
-    let request = http::Request::post(PODS_PATH)
-        .header(http::header::HOST, host)
+    let request = http::Request::post(path)
+        .header(http::header::HOST, host.as_str())
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))
         .map_err(|error| error.to_string())?;
@@ -141,17 +173,22 @@ async fn call(address: &str, host: &str, bundle: &[u8]) -> Result<Value, String>
     serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
 }
 
-/// The API server refuses an AgentRuntime that contradicts itself, by schema or by this webhook.
-async fn refused(client: &Client, namespace: &str) -> Result<String, String> {
-    let object: DynamicObject = serde_json::from_value(json!({
+/// Contradicts itself, by the schema and by this webhook.
+fn invalid() -> Value {
+    json!({
         "apiVersion": "agent.kagenti.dev/v1alpha1", "kind": "AgentRuntime",
         "metadata": {"generateName": "selftest-"},
         "spec": {
             "type": "agent", "tlsBridgeMode": "enabled", "authBridgeMode": "envoy-sidecar",
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "selftest"},
         },
-    }))
-    .map_err(|error| error.to_string())?;
+    })
+}
+
+/// The API server refuses it, by schema or by this webhook; `None` when it asks for a right first that the account of the chart
+/// does not have.
+async fn refused(client: &Client, namespace: &str) -> Result<Option<String>, String> {
+    let object: DynamicObject = serde_json::from_value(invalid()).map_err(|error| error.to_string())?;
     let resource = kube::core::ApiResource::erase::<api_types::AgentRuntime>(&());
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
     let params = PostParams { dry_run: true, ..PostParams::default() };
@@ -160,11 +197,30 @@ async fn refused(client: &Client, namespace: &str) -> Result<String, String> {
         Err(kube::Error::Api(status))
             if status.is_forbidden() && status.message.contains("cannot create") =>
         {
-            Ok("skipped: this ServiceAccount may not create AgentRuntimes".to_owned())
+            Ok(None)
         }
         Err(kube::Error::Api(status)) if status.code == 422 || status.is_forbidden() => {
-            Ok("refused".to_owned())
+            Ok(Some("refused by the API server".to_owned()))
         }
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The same, asked of the webhook itself.
+async fn refused_by_webhook(endpoint: &Endpoint) -> Result<String, String> {
+    let mut object = invalid();
+    if let Some(metadata) = object.get_mut("metadata") {
+        *metadata = json!({"name": "selftest", "namespace": "default"});
+    }
+    let kind = json!({"group": "agent.kagenti.dev", "version": "v1alpha1", "kind": "AgentRuntime"});
+    let resource = json!({"group": "agent.kagenti.dev", "version": "v1alpha1", "resource": "agentruntimes"});
+    let request = json!({
+        "uid": "selftest", "operation": "CREATE", "dryRun": true, "kind": kind, "resource": resource,
+        "name": "selftest", "namespace": "default", "userInfo": {"username": "selftest"}, "object": object,
+    });
+    match endpoint.ask(RUNTIMES_PATH, request).await {
+        Ok(false) => Ok("refused by the webhook".to_owned()),
+        Ok(true) => Err("the webhook admits it".to_owned()),
+        Err(error) => Err(error),
     }
 }

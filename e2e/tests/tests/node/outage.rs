@@ -22,6 +22,36 @@ fn at_work(pods: &[Value]) -> Vec<&Value> {
         .collect()
 }
 
+async fn without_webhook(turn: &Turn, ns: &Ns) -> Result<()> {
+    wait_for(secs(60), "no replica", async || {
+        let left = turn.operator.list(kinds::POD, "app.kubernetes.io/component=authbridge-webhook").await?;
+        let live = left.iter().filter(|pod| pod.text("/status/phase") == "Running").count();
+        Ok((live == 0).then_some(()))
+    })
+    .await?;
+    let direct = impatient(turn.cluster(), "no-webhook").await?;
+    // Until the node has learned that the Service leads nowhere, the call ends with its time.
+    wait_for(secs(60), "a refusal that says why", async || {
+        let reply = direct.refused(objects::pod("labelled").label(label::TYPE, "agent")).await?;
+        let said = reply.message();
+        eprintln!("{}: {said}", reply.status);
+        ensure!(reply.status == 500 && said.contains("inject.kagenti.io"), "{} {said}", reply.status);
+        Ok((said.contains("no endpoints available") || said.contains("connection refused")).then_some(()))
+    })
+    .await?;
+    ns.create(objects::pod("plain")).await.context("a Pod without the label")?;
+    ns.delete(kinds::POD, "plain").await?;
+
+    for pod in ns.pods("weather").await? {
+        ns.delete(kinds::POD, pod.name()).await?;
+    }
+    let sets = ns.replica_sets("weather").await?;
+    let set = sets.iter().find(|set| set.number("/spec/replicas") == Some(1)).context("a ReplicaSet")?;
+    let event = ns.until_event(secs(60), set.name(), "FailedCreate").await?;
+    ensure!(event.text("/note").contains("inject.kagenti.io"), "{}", event.readable());
+    Ok(())
+}
+
 /// With every replica of the webhook gone, a Pod that should be injected is refused with a text that names the webhook and the
 /// reason, any other Pod is made, and what a ReplicaSet wants is there again by itself once the webhook is.
 #[tokio::test]
@@ -36,31 +66,11 @@ async fn fault_no_replica_of_the_webhook() -> Result<()> {
     let old = at_work(&found).first().context("a Pod")?.uid().to_owned();
 
     turn.operator.set_spec(kinds::DEPLOYMENT, WEBHOOK, json!({"replicas": 0})).await?;
-    wait_for(secs(60), "no replica", async || {
-        let left = turn.operator.list(kinds::POD, "app.kubernetes.io/component=authbridge-webhook").await?;
-        let live = left.iter().filter(|pod| pod.text("/status/phase") == "Running").count();
-        Ok((live == 0).then_some(()))
-    })
-    .await?;
-    let direct = impatient(turn.cluster(), "no-webhook").await?;
-    let reply = direct.refused(objects::pod("labelled").label(label::TYPE, "agent")).await?;
-    let said = reply.message();
-    eprintln!("{}: {said}", reply.status);
-    ensure!(reply.status == 500 && said.contains("inject.kagenti.io"), "{} {said}", reply.status);
-    ensure!(said.contains("no endpoints available") || said.contains("connection refused"), "{said}");
-    ns.create(objects::pod("plain")).await.context("a Pod without the label")?;
-    ns.delete(kinds::POD, "plain").await?;
-
-    for pod in ns.pods("weather").await? {
-        ns.delete(kinds::POD, pod.name()).await?;
-    }
-    let sets = ns.replica_sets("weather").await?;
-    let set = sets.iter().find(|set| set.number("/spec/replicas") == Some(1)).context("a ReplicaSet")?;
-    let event = ns.until_event(secs(60), set.name(), "FailedCreate").await?;
-    ensure!(event.text("/note").contains("inject.kagenti.io"), "{}", event.readable());
-
+    let refused = without_webhook(&turn, &ns).await;
+    // Also for the tests after this one.
     turn.operator.set_spec(kinds::DEPLOYMENT, WEBHOOK, json!({"replicas": 2})).await?;
     release::until_ready(&turn.operator, secs(120)).await?;
+    refused?;
     // Pauses of the ReplicaSet controller double; the outage was short, so the next one is, too.
     ns.until_list(secs(180), kinds::POD, "app=weather", "a new injected Pod", |pods| {
         at_work(pods).iter().any(|pod| pod.uid() != old)

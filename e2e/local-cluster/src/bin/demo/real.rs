@@ -171,7 +171,9 @@ async fn test(helm: &Helm, screen: &Screen) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stdout);
     for (component, lines) in tables(&said) {
         screen.plain(component, Tone::Strong);
-        lines.iter().for_each(|line| screen.plain(&format!("  {line}"), Tone::Plain));
+        for line in lines {
+            screen.plain(&format!("  {line}"), Tone::Plain);
+        }
     }
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
@@ -197,7 +199,9 @@ async fn show_pods(cluster: &Cluster, screen: &Screen) {
     let seen = ["get", "pods,jobs", "--all-namespaces", "--output=wide"];
     if let Ok(table) = cluster.kubectl(seen).await {
         screen.heading("kubectl get pods,jobs --all-namespaces");
-        table.lines().for_each(|line| screen.plain(line, Tone::Plain));
+        for line in table.lines() {
+            screen.plain(line, Tone::Plain);
+        }
     }
 }
 
@@ -217,8 +221,7 @@ mod tests {
             ok      api server  Kubernetes v1.36.1\nFAILED  lease       nobody holds it\n\n\
             POD LOGS: kagenti-runtime-ctl-test\nok      rights      12 rights\n";
         let lines = ["ok      api server  Kubernetes v1.36.1", "FAILED  lease       nobody holds it"];
-        let wanted =
-            [("card-ctl", lines.to_vec()), ("runtime-ctl", vec!["ok      rights      12 rights"])];
+        let wanted = [("card-ctl", lines.to_vec()), ("runtime-ctl", vec!["ok      rights      12 rights"])];
         assert_eq!(tables(said), wanted);
     }
 }
