@@ -17,6 +17,7 @@ mod skills;
 mod spec_changes;
 mod targets;
 mod tls_bridge;
+mod unenroll;
 mod webhook_down;
 mod withdraw;
 
