@@ -135,7 +135,7 @@ async fn packaging_17_migration() -> Result<()> {
         let limit = secs(120 + u64::from(LEASE_SECONDS)).saturating_sub(expiry.spent());
         migration.team.until_ready(limit, &agent(number)).await?;
     }
-    eprintln!("all ready {:.1} s after the last renewal of the old Lease", expiry.spent().as_secs_f64());
+    eprintln!("all ready {:.1} s after the old operator went, stalls left out", expiry.spent().as_secs_f64());
     until_ready(&migration.release, secs(60)).await?;
     migration.assert_kept(&before).await?;
     migration.old_objects_are_gone().await?;
@@ -167,7 +167,7 @@ impl Migration {
         let args = ["install", RELEASE, &chart, PLACE, "--create-namespace", "-f", &values, "--wait"];
         helm_run(&self.helm, self.node.cluster(), &args).await?;
 
-        let names = ["svc", "svc.cluster.local"].map(|end| format!("{SERVICE}.{NAMESPACE}.{end}"));
+        let names = ["", ".svc", ".svc.cluster.local"].map(|end| format!("{SERVICE}.{NAMESPACE}{end}"));
         let mut parameters = rcgen::CertificateParams::new(names)?;
         let now = SystemTime::now();
         parameters.not_before = (now - Duration::from_mins(5)).into();
