@@ -64,7 +64,10 @@
 {{- $_ := set . "ingress" (append .ingress $rule) -}}
 {{- $_ := set . "notes" (append .notes (printf "Its certificate: mode %s, Secret %s." $mode $secret)) -}}
 {{- if not $configurations -}}
-{{- $_ := set . "notes" (append .notes "It serves, but registers nothing: an administrator applies the two webhook configurations (docs/install.md).") -}}
+{{- $_ := set . "notes" (append .notes "It serves, but registers nothing: an administrator applies the two webhook configurations (docs/namespaced.md).") -}}
+{{- end -}}
+{{- if has .root.Release.Namespace .namespaces -}}
+{{- $_ := set . "notes" (append .notes (printf "Pods in %s get no sidecars, because it is the webhook's own namespace: install it in another one." .root.Release.Namespace)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -157,6 +157,14 @@ async fn packaging_07_08_releases_live_side_by_side() -> Result<()> {
     let refused = helm(config, &wide).err().context("a tenant installed for the whole cluster")?;
     ensure!(format!("{refused:#}").contains("clusterroles"), "{refused:#}");
 
+    // A webhook never injects beside itself; who would install it there is told.
+    let webhook = charts.path("authbridge-webhook").display().to_string();
+    let files = "--set=watchNamespaces={team1},tls.mode=files,tls.existingSecret=x";
+    for (namespace, told) in [("team1", true), ("team1-admission", false)] {
+        let said = helm(config, &["install", "w", &webhook, "-n", namespace, "--dry-run=client", files])?;
+        ensure!(said.contains("Pods in team1 get no sidecars") == told, "{namespace}: {said}");
+    }
+
     // packaging 8: one goes, the others stay.
     helm(config, &["uninstall", "second", "-n", "other"])?;
     let left = cluster.kubectl(["get", "deployments", "-A", "-o", "name"]).await?;
