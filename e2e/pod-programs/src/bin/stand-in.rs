@@ -4,7 +4,8 @@
 //!
 //! `stand-in init` is `proxy-init`: it says what it was asked to redirect, and ends. `stand-in --config <file>` is the
 //! sidecar: `reverse_proxy_addr` leads to `reverse_proxy_backend`, the other addresses of `listener` accept and say who they
-//! are, port 9091 answers `/healthz`, `/readyz` and `/config` (the file as it was read).
+//! are, port 9091 answers `/healthz`, `/readyz` and `/config` (the file as it was read). In mode `envoy-sidecar` nothing but
+//! that port is held: what leads traffic there is a redirection that the stand-in of `proxy-init` does not make.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// Where the sidecar's health is, in every mode.
 const HEALTH_PORT: u16 = 9091;
+/// The mode without ports of its own.
+const ENVOY: &str = "mode: envoy-sidecar";
 /// No peer may hold a thread longer than this without a byte.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -71,15 +74,17 @@ fn listen_address(text: &str) -> String {
 }
 
 fn sidecar(text: &str) -> Outcome<()> {
-    let plan = Plan::read(text)?;
+    let plan = if text.lines().any(|line| line == ENVOY) { None } else { Some(Plan::read(text)?) };
     let mut threads = Vec::new();
     let config = Arc::new(text.to_owned());
     threads.push(listen(&format!("0.0.0.0:{HEALTH_PORT}"), move |stream| health(&stream, &config))?);
-    for (name, address) in plan.others {
-        threads.push(listen(&address, move |stream| say(&stream, "200 OK", &format!("{name}\n")))?);
+    if let Some(plan) = plan {
+        for (name, address) in plan.others {
+            threads.push(listen(&address, move |stream| say(&stream, "200 OK", &format!("{name}\n")))?);
+        }
+        let backend = plan.backend;
+        threads.push(listen(&plan.reverse, move |stream| relay(stream, &backend))?);
     }
-    let backend = plan.backend;
-    threads.push(listen(&plan.reverse, move |stream| relay(stream, &backend))?);
     for thread in threads {
         let _ = thread.join();
     }

@@ -23,6 +23,7 @@ mod release;
 mod releases;
 mod selftest;
 mod serving;
+mod split;
 mod tenant;
 mod traffic;
 mod uninstall;
