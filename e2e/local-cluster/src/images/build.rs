@@ -38,6 +38,11 @@ impl Profile {
 /// Builds programs of the workspace for images: static, stamped with the revision, without paths of this machine.
 /// Blocks while cargo works; progress is shown on standard error.
 pub fn build_static(programs: &[&str], profile: Profile) -> Result<Binaries> {
+    build_static_as(programs, profile, &revision()?)
+}
+
+/// The same, stamped with what the caller says that the sources are: they may change while cargo works.
+pub(super) fn build_static_as(programs: &[&str], profile: Profile, revision: &str) -> Result<Binaries> {
     let target = target();
     let home = cargo_home()?;
     let workspace = workspace();
@@ -54,7 +59,7 @@ pub fn build_static(programs: &[&str], profile: Profile) -> Result<Binaries> {
         format!("--config=target.{target}.rustflags=[{}]", quoted.join(",")),
     ];
     let wanted: BTreeSet<&str> = programs.iter().copied().collect();
-    let built = components::cargo_build(&wanted, &arguments, &[("KAGENTI_REVISION", &revision()?)])?;
+    let built = components::cargo_build(&wanted, &arguments, &[("KAGENTI_REVISION", revision)])?;
     Ok(Binaries::from(built))
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::build::build_static_as;
 use super::image::{Entry, Image, USER};
-use super::{Profile, Summary, Written, build_static, revision};
+use super::{Profile, Summary, Written, revision};
 use crate::components::workspace;
 use crate::terminal::Terminal;
 
@@ -54,8 +55,8 @@ pub fn default_dir() -> PathBuf {
 /// Builds the programs and writes one tarball for each into a directory. Blocks for minutes the first time, with progress on
 /// standard error. An error when an image is over [`Profile::budget`].
 pub fn pack(programs: &[&str], profile: Profile, dir: &Path) -> Result<Vec<Packed>> {
-    let built = build_static(programs, profile)?;
     let shared = Shared::read()?;
+    let built = build_static_as(programs, profile, &shared.revision)?;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let task = Terminal::stderr().task("packing images");
     let mut packed = Vec::with_capacity(programs.len());

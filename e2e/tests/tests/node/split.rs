@@ -114,7 +114,7 @@ async fn split_08_a_job_ends() -> Result<()> {
             let always = |name: &&str| {
                 native.iter().any(|c| *c.text("/name") == **name && c.text("/restartPolicy") == "Always")
             };
-            sidecars.iter().all(|name| always(name)) && ready(pod, "agent") && ready(pod, "envoy-proxy")
+            sidecars.iter().all(always) && ready(pod, "agent") && ready(pod, "envoy-proxy")
         })
     })
     .await?;
