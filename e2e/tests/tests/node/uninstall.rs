@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 use api_types::names::{annotation, label};
-use e2e::{Json as _, Ns, kinds, objects, secs};
+use e2e::{Json as _, Ns, Stopwatch, kinds, objects, secs};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::chart::{Helm, NAMESPACE, RELEASE};
@@ -29,11 +30,18 @@ struct Release {
 #[tokio::test]
 #[ignore = "needs root: just e2e-node"]
 async fn packaging_21_unenroll() -> Result<()> {
+    let watch = Stopwatch::start();
+    let told = |what: &str| eprintln!("{what}: {:.1} s", watch.spent().as_secs_f64());
     let release = Release::start().await?;
+    told("a node");
     release.policies_go_with_netpol_ctl().await?;
+    told("installed, netpol-ctl switched off");
     release.stuck_objects_are_named().await?;
+    told("one of 101 agents stuck");
     release.everything_is_released().await?;
+    told("uninstalled");
     release.definitions_go_when_asked().await?;
+    told("installed and uninstalled with the definitions");
     release.node.cluster().stop().await
 }
 
@@ -103,9 +111,8 @@ impl Release {
 
     /// One object is held by somebody else: the uninstall fails and names it; the release is still at work.
     async fn stuck_objects_are_named(&self) -> Result<()> {
-        for index in 0..AGENTS {
-            self.idle(&format!("agent-{index:03}")).await?;
-        }
+        let agents = stream::iter(0..AGENTS).map(async |index| self.idle(&format!("agent-{index:03}")).await);
+        agents.buffer_unordered(8).try_collect::<()>().await?;
         self.idle("held").await?;
         let hold = json!({"metadata": {"finalizers": [FOREIGN, "kagenti.io/cleanup"]}});
         self.team.patch(kinds::AGENT_RUNTIME, "held", hold).await?;
