@@ -2,7 +2,7 @@
 //!
 //! It comes in two halves. The outer one makes the namespaces and waits: on SIGTERM it kills the inner one, and the
 //! kernel lets it go on only when every process of the node is gone. The inner one is process 1 of the node: it mounts,
-//! starts containerd, kubelet and kube-proxy, buries orphans, and ends as soon as one of the programs does.
+//! starts containerd, kubelet and kube-proxy, buries orphans, and ends when containerd does or another one goes on ending.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -21,6 +21,11 @@ use crate::wait::log_tail;
 
 /// How long containerd may take to answer.
 const CONTAINERD_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often programs of the node are started again, all together.
+const RESTARTS: usize = 5;
+/// Not at once: what they miss needs a moment.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// What the kubelet wants of the kernel, for all of the machine. It writes what differs, so it is shown files that hold
 /// what it wants: nobody asked it to change this machine.
@@ -118,7 +123,7 @@ fn inside(plan: &Plan) -> Result<()> {
     for spec in &plan.others {
         running.push((spec, start(spec)?));
     }
-    bury(&running)
+    bury(running)
 }
 
 /// Asks to die with the outer half and waits until that is sure to have been there.
@@ -195,14 +200,22 @@ fn wait_for_containerd(plan: &Plan, running: &mut [(&ProcessSpec, Child)]) -> Re
     Ok(())
 }
 
-/// Waits for every process of the node, orphans of containerd among them, until one of the programs has ended.
-fn bury(running: &[(&ProcessSpec, Child)]) -> Result<()> {
+/// Waits for every process of the node, orphans of containerd among them, until one of the programs has ended. A kubelet ends
+/// when containerd answers and is not done with starting; as on any node, it is then started again.
+fn bury(mut running: Vec<(&ProcessSpec, Child)>) -> Result<()> {
+    let mut attempts = RESTARTS;
     loop {
         let status = nix::sys::wait::wait().context("waiting for the node's programs")?;
         let pid = status.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
-        if let Some((spec, _)) = running.iter().find(|(_, child)| Some(child.id()) == pid) {
+        let Some(index) = running.iter().position(|(_, child)| Some(child.id()) == pid) else { continue };
+        let (spec, _) = running.remove(index);
+        // The first one is containerd, which takes everything with it.
+        if index == 0 || attempts == 0 {
             return Err(ended(spec, &format!("{status:?}")));
         }
+        attempts -= 1;
+        std::thread::sleep(RESTART_AFTER);
+        running.push((spec, start(spec)?));
     }
 }
 
