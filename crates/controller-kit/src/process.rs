@@ -342,14 +342,15 @@ impl Process {
     }
 
     /// How long the process goes on as before after SIGTERM, unready, so that callers learn to go
-    /// elsewhere (packaging §10); none unless set.
+    /// elsewhere (packaging §10); none unless set. With one a lost Lease ends the process in the same
+    /// way, and with 1: everything that needs the Lease has to ask [`Leadership`] before it writes.
     pub fn set_shutdown_delay(&mut self, delay: Duration) {
         self.shutdown_delay = delay;
     }
 
     /// Runs until a signal or until a task ends, and ends in order (packaging §12). The process can be
-    /// ready only from here on: register the component's checks before. A lost Lease and a
-    /// second signal exit from here.
+    /// ready only from here on: register the component's checks before. A second signal exits from
+    /// here, and so does a lost Lease where there is no shutdown delay.
     pub async fn run(mut self) -> ExitCode {
         self.readiness.set_ok(STARTUP_CHECK);
         let ending = tokio::select! {
@@ -360,6 +361,13 @@ impl Process {
         self.readiness.set_failing(SHUTDOWN_CHECK, "the process is stopping");
         self.leaving.cancel();
         match ending {
+            // The Leadership has ended already, so nothing that needs the Lease is written; calls of others are answered
+            // until they go elsewhere.
+            Ending::System(ended) if ended.task == system::LEASE_TASK && !self.shutdown_delay.is_zero() => {
+                tracing::error!(task = ended.task, "cannot go on without it, stopping");
+                let delay = self.shutdown_delay;
+                self.wind_down(ExitCode::FAILURE, delay).await
+            }
             Ending::System(ended) => {
                 // Without its lease or its probes the process must not go on for another second.
                 tracing::error!(task = ended.task, "cannot go on without it, exiting at once");

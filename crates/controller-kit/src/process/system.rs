@@ -23,6 +23,9 @@ use crate::tls::{CertFiles, DEFAULT_POLL, KeyPair, ServingCert, TlsError, self_s
 /// Self-signed metrics certificate; a process that lives longer is restarted by then.
 const METRICS_CERT_DAYS: i64 = 3650;
 
+/// Name of the task that renews the Lease.
+pub(super) const LEASE_TASK: &str = "lease";
+
 /// The tasks that serve the process itself. They outlive the component's: probes answer and the
 /// Lease is renewed until the work has ended.
 pub(super) struct System {
@@ -69,7 +72,7 @@ impl System {
 
     pub(super) fn election(&self, election: Election) {
         let halt = self.halt.clone();
-        self.tasks.spawn("lease", async move { election.run(halt).await.map_err(Into::into) });
+        self.tasks.spawn(LEASE_TASK, async move { election.run(halt).await.map_err(Into::into) });
     }
 
     pub(super) async fn metrics_door(

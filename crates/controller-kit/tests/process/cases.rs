@@ -46,6 +46,7 @@ pub(crate) async fn run(filter: Option<&str>) -> usize {
         a_second_signal_exits_with_130_at_once,
         a_dead_task_ends_the_process_with_1,
         a_lost_lease_ends_the_process_with_1,
+        who_serves_others_goes_on_without_the_lease_for_the_shutdown_delay,
         a_follower_is_ready_and_does_nothing,
         without_an_api_server_it_waits_unready,
         an_old_operator_holds_everything_back,
@@ -168,6 +169,23 @@ async fn a_lost_lease_ends_the_process_with_1() {
         "somebody else's lease is left alone"
     );
     assert!(process.log().iter().any(|line| line.contains("held by pod-2")));
+}
+
+/// Packaging §10 and §12: a lost lease ends what this replica writes at once, and what it serves when callers know of it.
+async fn who_serves_others_goes_on_without_the_lease_for_the_shutdown_delay() {
+    let cluster = Cluster::start().await;
+    let mut process = cluster.run(&["--leader-elect", "--mode=slow", "--shutdown-delay-seconds=2"]);
+    let probes = process.address("probes").await;
+    process.line(|line| line["message"] == "leading").await;
+    let mut lease = cluster.kubernetes.lease(LEASE).unwrap();
+    lease["spec"]["holderIdentity"] = "pod-2".into();
+    cluster.kubernetes.set_lease(LEASE, lease);
+    let body = until(probes, "/readyz", 503).await;
+    assert!(body.contains("the process is stopping"), "{body}");
+    let (status, _) = process.end().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(process.log().iter().any(|line| line.contains("work finished")), "work ends in order");
+    assert_eq!(cluster.kubernetes.holder(LEASE).as_deref(), Some("pod-2"));
 }
 
 /// Packaging §12: followers are warm and ready and write nothing.

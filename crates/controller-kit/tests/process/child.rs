@@ -28,6 +28,9 @@ struct Settings {
     /// What the one task does.
     #[arg(long, value_enum, default_value = "idle")]
     mode: Mode,
+    /// How long it goes on after it was told to stop.
+    #[arg(long, default_value_t = 0)]
+    shutdown_delay_seconds: u64,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -52,10 +55,11 @@ pub(crate) async fn main() -> ExitCode {
         }
         None => {}
     }
-    let process = match Process::start(&COMPONENT, &cli.common).await {
+    let mut process = match Process::start(&COMPONENT, &cli.common).await {
         Ok(process) => process,
         Err(error) => return error.report(&COMPONENT),
     };
+    process.set_shutdown_delay(Duration::from_secs(cli.own.shutdown_delay_seconds));
     let (stop, leadership) = (process.stop(), process.leadership());
     let mode = cli.own.mode;
     process.spawn("work", async move {
