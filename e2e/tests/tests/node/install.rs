@@ -45,8 +45,9 @@ async fn packaging_25_quick_start() -> Result<()> {
             && found.condition("IdentityReady").short() == "False/NoIdentityProvider"
     })
     .await?;
-    // Sooner than a failed fetch would be repeated: that kube-proxy is a moment behind is no failure.
-    ns.until_list(secs(40), kinds::AGENT_CARD, "", "a synced card", |cards| {
+    // A refused connection is tried again at once. One whose first packet was dropped before kube-proxy had the Service is
+    // not: that fetch is repeated after a minute.
+    ns.until_list(secs(100), kinds::AGENT_CARD, "", "a synced card", |cards| {
         cards.iter().any(|card| card.condition("Synced").status == "True")
     })
     .await?;
