@@ -408,6 +408,44 @@ async fn a_service_that_leads_nowhere_yet_is_no_failure() {
     assert_eq!(body(&asked.await.expect("a task").expect("a card")), CARD);
 }
 
+/// A first packet that is dropped says nothing about the next connection: the node may know the Service by then, and still
+/// send the packets of the old connection nowhere.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_connection_that_nobody_answers_gives_way_to_a_new_one() {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(0).expect("a queue of one");
+    let address = listener.local_addr().expect("an address");
+    // While the queue is full the kernel drops what comes.
+    let filler = tokio::net::TcpStream::connect(address).await.expect("the place in the queue");
+    let limits = FetchLimits { connect_timeout: Duration::from_secs(3), ..patient() };
+    let asked = tokio::spawn(async move { Fetcher::new(limits, None).fetch(request(address)).await });
+    let first = asking(address.port()).await;
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while asking(address.port()).await == first {
+        assert!(Instant::now() < deadline, "it still waits for the first connection");
+    }
+    drop((filler, listener.accept().await.expect("the filler")));
+    let (mut stream, _) = listener.accept().await.expect("another try");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &card()).await.expect("the card");
+    assert_eq!(body(&asked.await.expect("a task").expect("a card")), CARD);
+}
+
+/// The local ports of connections to a port that are not answered yet.
+#[cfg(target_os = "linux")]
+async fn asking(port: u16) -> Vec<String> {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let to = format!("0100007F:{port:04X}");
+    let waiting = |line: &str| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (from, peer, state) = (columns.next()?, columns.next()?, columns.next()?);
+        (peer == to && state == "02").then(|| from.to_owned())
+    };
+    table.lines().filter_map(waiting).collect()
+}
+
 /// One in four slots may wait for that, so those that are gone do not hold up the others.
 #[tokio::test]
 async fn few_are_waited_for() {

@@ -17,7 +17,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use spiffe_svid::{Svid, SvidSource};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,6 +39,8 @@ const MAX_ADDRESSES: usize = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// One in so many slots may be spent on that.
 const RETRYING: usize = 4;
+/// So many connections share the time for one when nobody answers.
+const SILENT: u32 = 3;
 
 /// An HTTP/1.1 connection to a known address. Dropping it closes it.
 pub(super) struct Connection {
@@ -100,8 +102,8 @@ impl Connector {
 
     /// A kept or new connection for the request. `phase` follows what is being waited for.
     ///
-    /// One that is refused is tried again for as long as a connection may take, unless the last fetch failed too: a node
-    /// learns a moment later than this process that a Service has an endpoint.
+    /// One that is refused, or not answered, is tried again for as long as a connection may take, unless the last fetch failed
+    /// too: a node learns a moment later than this process that a Service has an endpoint.
     pub(super) async fn connect(
         &self,
         request: &FetchRequest,
@@ -115,16 +117,13 @@ impl Connector {
         let mut pause = FIRST_PAUSE;
         let mut turn = None;
         loop {
-            let result = self.connect_to(&addresses, request, identity.as_ref(), pool, phase).await;
+            let result =
+                self.connect_to(&addresses, request, identity.as_ref(), pool, phase, &mut turn).await;
             let refused = matches!(result, Err(FetchError::Refused));
             if !refused || request.suspect || started.elapsed() + pause > self.limits.connect_timeout {
                 return result;
             }
-            // Only so many slots are for waiting: a thousand agents that are gone must not hold up the others.
-            if turn.is_none() {
-                turn = self.retries.try_acquire().ok();
-            }
-            if turn.is_none() {
+            if !self.may_retry(&mut turn) {
                 return result;
             }
             sleep(pause).await;
@@ -132,14 +131,51 @@ impl Connector {
         }
     }
 
+    /// Only so many slots are for waiting: a thousand agents that are gone must not hold up the others.
+    fn may_retry<'a>(&'a self, turn: &mut Option<SemaphorePermit<'a>>) -> bool {
+        if turn.is_none() {
+            *turn = self.retries.try_acquire().ok();
+        }
+        turn.is_some()
+    }
+
+    /// A TCP connection. What was sent before the node knew the Service is lost, and so is all that follows on the same
+    /// connection: silence is answered with a new one.
+    async fn dial<'a>(
+        &'a self,
+        address: SocketAddr,
+        suspect: bool,
+        turn: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<TcpStream, FetchError> {
+        let limit = self.limits.connect_timeout;
+        let (started, silence) = (Instant::now(), limit / SILENT);
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            let mut attempt = std::pin::pin!(TcpStream::connect(address));
+            if !suspect && left > silence {
+                match timeout(silence, &mut attempt).await {
+                    Ok(result) => return result.map_err(|error| FetchError::of_connect(&error)),
+                    Err(_) if self.may_retry(turn) => continue,
+                    Err(_) => {}
+                }
+            }
+            let left = limit.saturating_sub(started.elapsed());
+            return match timeout(left, attempt).await {
+                Ok(result) => result.map_err(|error| FetchError::of_connect(&error)),
+                Err(_) => Err(FetchError::Timeout(Phase::Connect)),
+            };
+        }
+    }
+
     /// The first of the addresses that answers.
-    async fn connect_to(
-        &self,
+    async fn connect_to<'a>(
+        &'a self,
         addresses: &[SocketAddr],
         request: &FetchRequest,
         identity: Option<&Identity>,
         pool: Option<&Pool>,
         phase: &mut Phase,
+        turn: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Connection, FetchError> {
         let mut last = FetchError::NoAddress;
         for &address in addresses {
@@ -149,14 +185,10 @@ impl Connector {
             }
             *phase = Phase::Connect;
             let born = Instant::now();
-            let stream = match timeout(self.limits.connect_timeout, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => {
-                    last = FetchError::of_connect(&error);
-                    continue;
-                }
-                Err(_) => {
-                    last = FetchError::Timeout(Phase::Connect);
+            let stream = match self.dial(address, request.suspect, turn).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    last = error;
                     continue;
                 }
             };
