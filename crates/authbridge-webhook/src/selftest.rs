@@ -36,6 +36,10 @@ const RIGHTS: [(&str, &str, &[&str]); 6] = [
     ("batch", "jobs", &["get"]),
 ];
 
+/// Calls before the webhook counts as silent, and how long each is waited for.
+const ATTEMPTS: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// Checks the installation and prints a table; 1 when a check failed.
 pub async fn selftest(common: &CommonArgs, own: &Settings, args: &SelftestArgs) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -117,10 +121,15 @@ impl Endpoint {
     /// Sends the request of a review; whether it is allowed.
     async fn ask(&self, path: &str, request: Value) -> Result<bool, String> {
         let review = json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "request": request});
-        let call = call(self, path, &review);
-        let answer = timeout(Duration::from_secs(10), call)
-            .await
-            .map_err(|_| format!("no answer from {}", self.address))??;
+        let mut answer = Err(format!("no answer from {}", self.address));
+        for _ in 0..ATTEMPTS {
+            // What was sent before the node knew the Service's endpoints is lost with its whole connection.
+            if let Ok(answered) = timeout(PATIENCE, call(self, path, &review)).await {
+                answer = answered;
+                break;
+            }
+        }
+        let answer = answer?;
         let allowed = answer.pointer("/response/allowed").and_then(Value::as_bool);
         allowed.ok_or_else(|| format!("unexpected answer: {answer}"))
     }
