@@ -419,15 +419,16 @@ async fn a_connection_that_nobody_answers_gives_way_to_a_new_one() {
     let address = listener.local_addr().expect("an address");
     // While the queue is full the kernel drops what comes.
     let filler = tokio::net::TcpStream::connect(address).await.expect("the place in the queue");
-    let limits = FetchLimits { connect_timeout: Duration::from_secs(3), ..patient() };
+    let limits = FetchLimits { connect_timeout: Duration::from_secs(6), ..patient() };
     let asked = tokio::spawn(async move { Fetcher::new(limits, None).fetch(request(address)).await });
     let first = asking(address.port()).await;
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(5);
     while asking(address.port()).await == first {
         assert!(Instant::now() < deadline, "it still waits for the first connection");
     }
     drop((filler, listener.accept().await.expect("the filler")));
-    let (mut stream, _) = listener.accept().await.expect("another try");
+    let another = tokio::time::timeout(Duration::from_secs(100), listener.accept()).await;
+    let (mut stream, _) = another.expect("in time").expect("another try");
     tokio::io::AsyncWriteExt::write_all(&mut stream, &card()).await.expect("the card");
     assert_eq!(body(&asked.await.expect("a task").expect("a card")), CARD);
 }
