@@ -198,7 +198,12 @@ async fn start_cluster(cli: &Cli, screen: &Screen) -> Result<Cluster> {
     })
     .await
     .context("building the components")??;
-    let task = screen.task("control plane: etcd, API server, controllers, scheduler, 2 nodes");
+    start_shown(options, "control plane: etcd, API server, controllers, scheduler, 2 nodes", screen).await
+}
+
+/// Starts a cluster with a line that says what is started.
+async fn start_shown(options: ClusterOptions, what: &str, screen: &Screen) -> Result<Cluster> {
+    let task = screen.task(what);
     match Cluster::start(options).await {
         Ok(cluster) => {
             task.done();

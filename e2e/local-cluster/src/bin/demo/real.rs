@@ -82,17 +82,8 @@ async fn start(screen: &Screen) -> Result<Cluster> {
     tokio::task::spawn_blocking(move || local_cluster::ensure_programs(&wanted))
         .await
         .context("building the control plane")??;
-    let task = screen.task("control plane; a node with kubelet, containerd, kube-proxy, CoreDNS");
-    match Cluster::start(options).await {
-        Ok(cluster) => {
-            task.done();
-            Ok(cluster)
-        }
-        Err(error) => {
-            task.cleared();
-            Err(error)
-        }
-    }
+    super::start_shown(options, "control plane; a node with kubelet, containerd, kube-proxy, CoreDNS", screen)
+        .await
 }
 
 /// Installs the suite, tells the story, calls the agent and lets Helm test the release.
