@@ -23,7 +23,8 @@ fn ask(url: &str) -> Result<(), Box<dyn Error>> {
     let address = host.to_socket_addrs()?.next().ok_or("no address")?;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET / HTTP/1.0\r\nhost: {host}\r\n\r\n")?;
+    // One write: a server that has answered after the first of several resets the connection on the next.
+    stream.write_all(format!("GET / HTTP/1.0\r\nhost: {host}\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer)?;
     let status = answer.lines().next().unwrap_or_default();
