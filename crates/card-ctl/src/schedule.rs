@@ -15,6 +15,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 pub const READY_AGAIN: Duration = Duration::from_secs(5);
 /// First wait after a failure, and the least one for a document that is no card.
 const FIRST: Duration = Duration::from_secs(60);
+/// The first waits where nobody listens. Most agents have no readiness probe: their Pod is ready seconds before the
+/// program in it listens, or before the node routes their Service, and no event tells when.
+const STARTING: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15)];
 
 /// When to look again at a card that stopped for this reason; `None` = when something changes. Events come first,
 /// this is for those that are lost.
@@ -31,19 +34,27 @@ pub fn after_stop(reason: &str, scaled_to_zero: bool) -> Option<Duration> {
 }
 
 /// Time from one fetch to the next: the period, or after `failures` failures in a row 60 s growing by half up to
-/// 5 min. `spread` (0.9 to 1.1) is drawn once per fetch, so that the time does not wander.
+/// 5 min. Where nobody listens, 5 s and 15 s come before that. `spread` (0.9 to 1.1) is drawn once per fetch, so that the
+/// time does not wander.
 pub fn next_fetch(period: Duration, failed: Option<(&FetchError, u32)>, spread: f64) -> Duration {
     let wait = match failed {
         None => period,
         // The document is at fault, and may be replaced any time.
         Some((FetchError::TooLarge(_), _)) => period.max(FIRST),
         Some((FetchError::ForbiddenAddress, _)) => Duration::from_secs(600),
-        Some((_, failures)) => {
-            let steps = i32::try_from(failures.saturating_sub(1).min(16)).unwrap_or(16);
-            FIRST.mul_f64(1.5_f64.powi(steps)).min(LONGEST)
-        }
+        Some((error, failures)) => after_failures(failures, error.is_nobody_listening()),
     };
     wait.mul_f64(spread)
+}
+
+fn after_failures(failures: u32, nobody_listens: bool) -> Duration {
+    let past = failures.saturating_sub(1);
+    let starting: &[Duration] = if nobody_listens { &STARTING } else { &[] };
+    let past = usize::try_from(past).unwrap_or(usize::MAX);
+    starting.get(past).copied().unwrap_or_else(|| {
+        let steps = i32::try_from(past.saturating_sub(starting.len()).min(16)).unwrap_or(16);
+        FIRST.mul_f64(1.5_f64.powi(steps)).min(LONGEST)
+    })
 }
 
 /// The same for a document that was read and is no card.
@@ -59,6 +70,7 @@ pub fn spread() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::Phase;
     use rstest::rstest;
 
     /// Card §6.1: 60 s, then half as much again up to 5 min.
@@ -69,8 +81,19 @@ mod tests {
     #[case(5, 300.0)]
     #[case(1000, 300.0)]
     fn failures_slow_down(#[case] failures: u32, #[case] seconds: f64) {
-        let wait = next_fetch(Duration::from_secs(5), Some((&FetchError::Refused, failures)), 1.0);
+        let wait = next_fetch(Duration::from_secs(5), Some((&FetchError::Status(500), failures)), 1.0);
         assert!((wait.as_secs_f64() - seconds).abs() < 4.0, "{wait:?}");
+    }
+
+    /// An agent that starts is not the one that is broken.
+    #[rstest]
+    #[case(FetchError::Refused)]
+    #[case(FetchError::Unreachable)]
+    #[case(FetchError::Timeout(Phase::Connect))]
+    fn nobody_listens_yet(#[case] error: FetchError) {
+        let waits = [1, 2, 3, 4, 5, 7, 1000]
+            .map(|failures| next_fetch(Duration::from_secs(300), Some((&error, failures)), 1.0).as_secs());
+        assert_eq!(waits, [5, 15, 60, 90, 135, 300, 300]);
     }
 
     #[test]

@@ -118,6 +118,11 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// True when no connection came about: the agent may be starting.
+    pub fn is_nobody_listening(&self) -> bool {
+        matches!(self, Self::Refused | Self::Unreachable | Self::Timeout(Phase::Connect))
+    }
+
     /// A label value for metrics, from a closed set.
     pub fn class(&self) -> &'static str {
         match self {

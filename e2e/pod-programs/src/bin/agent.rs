@@ -79,7 +79,8 @@ fn reach(url: &str) -> Answer {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     // One write: a server that has answered after the first of several resets the connection on the next.
-    stream.write_all(format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    stream
+        .write_all(format!("GET /{path} HTTP/1.0\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.take(LARGEST).read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or("no HTTP answer")?;
