@@ -27,7 +27,7 @@ e2e-services-long:
 
 # Images, chart and Services on a real node; needs root (it installs containerd, runc, CNI plugins and iptables)
 e2e-node filter="":
-    cargo test --package e2e --test node -- --ignored --nocapture --skip long_ --test-threads 1 {{filter}}
+    cargo test --package e2e --test node -- --ignored --nocapture --skip long_ --test-threads 2 {{filter}}
 
 # Those that last over two minutes: certificates rotate under load for a quarter of an hour
 e2e-node-long:
