@@ -1,4 +1,4 @@
-# Every recipe is one cargo alias or script, so nobody needs `just`.
+# Every recipe is a few lines of cargo or a script, which work as well without `just`.
 
 # List the recipes
 default:
@@ -12,8 +12,8 @@ demo *args:
 test:
     cargo test --workspace
 
-# Scenarios that last over two minutes or need thousands of objects
-test-long:
+# Scenarios that last over two minutes or need thousands of objects; the last of them need root
+test-long: && e2e-services-long e2e-node-long
     cargo test --package agent-trust --test suite -- --ignored --nocapture
     cargo test --package e2e --test long -- --ignored --nocapture --test-threads 1
 

@@ -79,7 +79,7 @@ const CHARTS: [Chart; 9] = [
     },
 ];
 
-/// Whole generated files: every Chart.yaml and every values.schema.json.
+/// Whole generated files: every Chart.yaml, every values.schema.json, and the defaults that templates can read.
 pub(crate) fn files(root: &Path) -> Result<Vec<Generated>> {
     let mut files = Vec::new();
     for chart in &CHARTS {
@@ -87,6 +87,15 @@ pub(crate) fn files(root: &Path) -> Result<Vec<Generated>> {
             path: format!("charts/{}/Chart.yaml", chart.folder).into(),
             content: manifest::chart_yaml(chart),
         });
+        if !matches!(chart.kind, Kind::Library | Kind::Umbrella) {
+            files.push(Generated {
+                path: format!("charts/{}/files/defaults.json", chart.folder).into(),
+                content: format!(
+                    "{}\n",
+                    serde_json::to_string_pretty(&values::settings(root, chart.folder)?)?
+                ),
+            });
+        }
         if chart.kind != Kind::Library {
             files.push(Generated {
                 path: format!("charts/{}/values.schema.json", chart.folder).into(),

@@ -13,6 +13,12 @@
 {{- $configurations := not .namespaced -}}
 {{- if hasKey $s "createConfigurations" }}{{ $configurations = $s.createConfigurations }}{{ end -}}
 {{- $_ := set . "configurations" $configurations -}}
+{{- if gt (len .fullname) 47 -}}
+{{- include "kagenti.finding" (dict "ctx" . "text" (printf "%s-webhook-service is longer than the 63 characters of a Service's name: install under a release name of at most 24 characters, or set global.fullnameOverride to one of at most 47" .fullname)) -}}
+{{- end -}}
+{{- if and (eq $mode "self-signed") .namespaced $configurations -}}
+{{- include "kagenti.finding" (dict "ctx" . "text" (printf "%screateConfigurations=true with watchNamespaces: the webhook has no right to publish its own authority, so every call of the API server would fail; set %stls.mode=files with %stls.caBundle, or tls.mode=cert-manager" $own $own $own)) -}}
+{{- end -}}
 {{- if and (eq $mode "cert-manager") (not $served) (not $s.tls.skipApiCheck) -}}
 {{- include "kagenti.finding" (dict "ctx" . "text" (printf "%stls.mode=cert-manager, but the cluster does not serve cert-manager.io/v1: install cert-manager first, set %stls.mode=self-signed, or %stls.skipApiCheck=true" $own $own $own)) -}}
 {{- end -}}

@@ -17,7 +17,8 @@ spec:
   - ports:
     - port: 8081
       protocol: TCP
-  {{- if .s.metrics.enabled }}
+  {{- /* No sources are nobody; to Kubernetes an empty list would be everybody. */}}
+  {{- if and .s.metrics.enabled $policy.metricsFrom }}
   - ports:
     - port: {{ int .metricsPort }}
       protocol: TCP

@@ -57,6 +57,15 @@ nodeSelector: {}
 {{- end -}}
 {{- end -}}
 
+{{/*
+Puts the own values of a chart (`root` is its scope) into the dict `into`. Helm takes a key that is null out of the values,
+its default with it; of settings of ours the default is read again from a copy of values.yaml, which templates cannot read.
+*/}}
+{{- define "kagenti.own" -}}
+{{- with .root.Files.Get "files/defaults.json" }}{{ include "kagenti.overlay" (dict "dst" $.into "src" (fromJson .)) }}{{ end -}}
+{{- include "kagenti.overlay" (dict "dst" .into "src" (omit .root.Values "global" "kagenti-lib" "enabled")) -}}
+{{- end -}}
+
 {{/* Where `path` (dotted) leads in `map`, as JSON; nothing when it is absent or null. */}}
 {{- define "kagenti.at" -}}
 {{- $node := .map -}}
@@ -97,14 +106,14 @@ umbrella also says `as` which component it speaks and with what `own` values.
 {{- $_ := set $ctx "prefix" $s.namePrefix -}}
 {{- $_ := set $ctx "fullname" (include "kagenti.fullname" (dict "root" $root "override" $s.fullnameOverride)) -}}
 {{- $_ := unset $s "fullnameOverride" -}}
-{{- $image := dict "registry" $s.registry "repository" (printf "%s/%s" $s.imagePrefix $component) "tag" $s.tag "digest" "" -}}
+{{- $image := dict "registry" $s.registry "repository" (printf "%s/%s" $s.imagePrefix $component | trimPrefix "/") "tag" $s.tag "digest" "" -}}
 {{- $_ := set $image "pullPolicy" $s.pullPolicy -}}
 {{- $_ := set $image "pullSecrets" $s.pullSecrets -}}
 {{- if hasKey $s.digests $component }}{{ $_ := set $image "digest" (get $s.digests $component) }}{{ end -}}
 {{- $_ := set $s "image" $image -}}
 {{- $sharedEnv := $s.extraEnv -}}
-{{- $own := omit $root.Values "global" "kagenti-lib" "enabled" -}}
-{{- if hasKey $ctx "own" }}{{ $own = $ctx.own }}{{ end -}}
+{{- $own := dict -}}
+{{- if hasKey $ctx "own" }}{{ $own = $ctx.own }}{{ else }}{{ include "kagenti.own" (dict "root" $root "into" $own) }}{{ end -}}
 {{- include "kagenti.overlay" (dict "dst" $s "src" $own) -}}
 {{- if $own.extraEnv }}{{ $_ := set $s "extraEnv" (concat $sharedEnv $own.extraEnv) }}{{ end -}}
 {{- $_ := set $ctx "s" $s -}}

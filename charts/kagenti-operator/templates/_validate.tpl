@@ -5,9 +5,11 @@
 {{- $_ := set $ctx "component" .Chart.Name -}}
 {{- $on := .Subcharts -}}
 {{- if hasKey $on "netpol-ctl" -}}
-{{- $netpol := (get $on "netpol-ctl").Values -}}
+{{- $netpol := dict -}}
+{{- include "kagenti.own" (dict "root" (get $on "netpol-ctl") "into" $netpol) -}}
 {{- if and (ne (toString $netpol.enforceNetworkPolicies) "false") (hasKey $on "card-ctl") -}}
-{{- $card := (get $on "card-ctl").Values -}}
+{{- $card := dict -}}
+{{- include "kagenti.own" (dict "root" (get $on "card-ctl") "into" $card) -}}
 {{- if not (or $card.verifiedFetch.enabled $card.signatureVerification.enabled $card.sigstore.enabled) -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" "netpol-ctl.enabled=true isolates every agent while card-ctl can verify none: set card-ctl.verifiedFetch.enabled=true or card-ctl.signatureVerification.enabled=true (or netpol-ctl.enforceNetworkPolicies=false)") -}}
 {{- end -}}
@@ -27,7 +29,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and (hasKey $on "kagenti-crds-agent") (not (get $on "kagenti-crds-agent").Values.keep) (ne .Values.uninstall.cleanup "unenroll") -}}
+{{- $crds := dict -}}
+{{- with get $on "kagenti-crds-agent" }}{{ include "kagenti.own" (dict "root" . "into" $crds) }}{{ end -}}
+{{- if and (hasKey $on "kagenti-crds-agent") (not $crds.keep) (ne .Values.uninstall.cleanup "unenroll") -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" "kagenti-crds-agent.keep=false deletes every agent on uninstall and needs uninstall.cleanup=unenroll, so that their workloads are released first: set it too, or leave keep at true") -}}
 {{- end -}}
 {{- range $name := list "agent-ctl" "tekton-build-ctl" "gateway-ctl" "kagent-ctl" "bundle-service" "kagenti-crds-gateway" "kagenti-crds-kagent" -}}

@@ -177,13 +177,17 @@ impl Work<'_> {
                 return self.lost(key, format!("{path} cannot be set, because {in_the_way} is no map"));
             }
         }
-        for path in stands {
-            let why = if at(&self.given, &path).is_some() {
-                format!("these values set {path} already")
-            } else {
-                format!("another old key sets {path} already")
-            };
-            self.dropped(key, why);
+        for Stand { path, item } in stands {
+            let given = at(&self.given, &path).is_some_and(|there| match (&item, there) {
+                (Some(item), Value::Array(list)) => list.contains(item),
+                _ => true,
+            });
+            let who = if given { "these values set" } else { "another old key sets" };
+            let what = item
+                .as_ref()
+                .and_then(name_of)
+                .map_or_else(|| path.clone(), |name| format!("{name} in {path}"));
+            self.dropped(key, format!("{who} {what} already"));
         }
     }
 
@@ -192,7 +196,7 @@ impl Work<'_> {
         let text = flags::text(value);
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {
-            [registry, path @ .., "kagenti-operator"] if !path.is_empty() => {
+            [registry, path @ .., "kagenti-operator"] if !path.is_empty() || is_host(registry) => {
                 self.place(key, "global.registry", json!(registry));
                 self.place(key, "global.imagePrefix", json!(path.join("/")));
             }
@@ -262,7 +266,7 @@ fn sorted(map: Map<String, Value>) -> Vec<(String, Value)> {
 
 /// Puts a value under a key of a map. Maps are merged, lists are put before those that are there (later flags and variables
 /// win); of anything else what is there stays, and its path is noted when it differs.
-fn put(map: &mut Yaml, path: &str, key: &str, value: Value, stands: &mut Vec<String>) {
+fn put(map: &mut Yaml, path: &str, key: &str, value: Value, stands: &mut Vec<Stand>) {
     match (map.get_mut(key), value) {
         (None, value) => {
             map.insert(key.to_owned(), value);
@@ -273,25 +277,48 @@ fn put(map: &mut Yaml, path: &str, key: &str, value: Value, stands: &mut Vec<Str
             }
         }
         (Some(Value::Array(list)), Value::Array(more)) => {
-            let more: Vec<Value> =
-                more.into_iter().filter(|item| !list.iter().any(|other| alike(item, other))).collect();
-            list.splice(0..0, more);
+            let mut new = Vec::new();
+            for item in more {
+                match list.iter().find(|other| alike(&item, other)) {
+                    None => new.push(item),
+                    Some(other) if *other == item => {}
+                    Some(other) => {
+                        stands.push(Stand { path: path.to_owned(), item: Some(other.clone()) });
+                    }
+                }
+            }
+            list.splice(0..0, new);
         }
         (Some(there), value) if *there == value => {}
-        (Some(_), _) => stands.push(path.to_owned()),
+        (Some(_), _) => stands.push(Stand { path: path.to_owned(), item: None }),
     }
+}
+
+/// Whether the first part of an image's name is a registry (the rule of every container runtime).
+fn is_host(part: &str) -> bool {
+    part == "localhost" || part.contains(['.', ':'])
+}
+
+/// What was there already, and is something else.
+struct Stand {
+    /// Of the value.
+    path: String,
+    /// The item, where the value is a list.
+    item: Option<Value>,
 }
 
 /// Whether two items of a list are about the same: equal, variables of one name, or one flag.
 fn alike(one: &Value, other: &Value) -> bool {
-    let name = |item: &Value| -> Option<String> {
-        match item {
-            Value::String(flag) => {
-                flag.split_once('=').map(|(name, _)| name.trim_start_matches('-').to_owned())
-            }
-            Value::Object(variable) => variable.get("name").and_then(Value::as_str).map(str::to_owned),
-            _ => None,
+    one == other || name_of(one).is_some_and(|one| name_of(other) == Some(one))
+}
+
+/// The flag or the variable that an item of a list is about.
+fn name_of(item: &Value) -> Option<String> {
+    match item {
+        Value::String(flag) => {
+            flag.split_once('=').map(|(name, _)| format!("--{}", name.trim_start_matches('-')))
         }
-    };
-    one == other || name(one).is_some_and(|one| name(other) == Some(one))
+        Value::Object(variable) => variable.get("name").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    }
 }

@@ -52,8 +52,11 @@ pub(super) fn of(root: &Path, chart: &Chart) -> Result<Value> {
         "additionalProperties": false,
     });
     if chart.kind == Kind::Umbrella {
-        let toggles: Vec<&str> = toggled().map(|chart| chart.folder).collect();
-        merge(&mut schema, &json!({"required": toggles}));
+        let keys = fragments(root, "kagenti-operator")?;
+        let own = keys.get("required").and_then(Value::as_array).context("no part required")?;
+        let toggles = toggled().map(|chart| Value::from(chart.folder));
+        let all: Vec<Value> = toggles.chain(own.iter().cloned()).collect();
+        merge(&mut schema, &json!({"required": all}));
     }
     Ok(schema)
 }

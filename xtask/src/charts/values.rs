@@ -12,12 +12,44 @@ use super::{built_in, fragments};
 /// Begins the meaning of the key below it.
 const MEANING: &str = "# -- ";
 
-/// Rows of a chart's own values.
-pub(super) fn table(root: &Path, chart: &str) -> Result<String> {
+/// Keys that are handed to Kubernetes: without a value they are its business (packaging §3.2).
+const HANDED_ON: [&str; 10] = [
+    "affinity",
+    "livenessProbe",
+    "pdb",
+    "readinessProbe",
+    "replicas",
+    "resources",
+    "startupProbe",
+    "terminationGracePeriodSeconds",
+    "topologySpreadConstraints",
+    "updateStrategy",
+];
+
+/// The text of a chart's values.yaml, and what it says.
+fn read(root: &Path, chart: &str) -> Result<(String, Value)> {
     let path = root.join(format!("charts/{chart}/values.yaml"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let values: Value =
-        serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let values = serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    Ok((text, values))
+}
+
+/// The defaults of a chart's own settings, those apart that are handed to Kubernetes.
+pub(super) fn settings(root: &Path, chart: &str) -> Result<Value> {
+    let (_, mut values) = read(root, chart)?;
+    without_handed_on(&mut values);
+    Ok(values)
+}
+
+fn without_handed_on(values: &mut Value) {
+    let Some(map) = values.as_object_mut() else { return };
+    map.retain(|key, _| !HANDED_ON.contains(&key.as_str()));
+    map.values_mut().for_each(without_handed_on);
+}
+
+/// Rows of a chart's own values.
+pub(super) fn table(root: &Path, chart: &str) -> Result<String> {
+    let (text, values) = read(root, chart)?;
     let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
     for (key, given, meaning) in documented(&text) {
         let pointer = format!("/{}", key.replace('.', "/"));
@@ -153,6 +185,15 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_kubernetes_gets_is_no_setting_of_ours() {
+        let mut values = serde_json::json!({
+            "replicas": 1, "port": 9443, "upgradeJob": {"enabled": true, "resources": {"limits": {}}},
+        });
+        without_handed_on(&mut values);
+        assert_eq!(values, serde_json::json!({"port": 9443, "upgradeJob": {"enabled": true}}));
+    }
 
     #[test]
     fn meanings_belong_to_the_key_below_them() {

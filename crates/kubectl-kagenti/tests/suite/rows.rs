@@ -80,6 +80,7 @@ fn another_value_goes_where_its_row_says() {
 #[case::spiffe("spiffe.enabled", json!(true), json!({"defaults": {"spiffe": {"enabled": "always"}}}))]
 #[case::no_spiffe("spiffe.enabled", json!(false), json!({"defaults": {"spiffe": {"enabled": "never"}}}))]
 #[case::image("controllerManager.container.image.repository", json!("registry.example.com:5000/a/b/kagenti-operator"), json!({"global": {"registry": "registry.example.com:5000", "imagePrefix": "a/b"}}))]
+#[case::image_without_path("controllerManager.container.image.repository", json!("localhost:5000/kagenti-operator"), json!({"global": {"registry": "localhost:5000", "imagePrefix": ""}}))]
 #[case::env("controllerManager.container.env", json!({"B": 1, "A": "x"}), json!({"global": {"extraEnv": [{"name": "A", "value": "x"}, {"name": "B", "value": "1"}]}}))]
 #[case::env_list("controllerManager.container.env", json!([{"name": "A", "value": "x"}]), json!({"global": {"extraEnv": [{"name": "A", "value": "x"}]}}))]
 #[case::probe("controllerManager.container.readinessProbe", json!({"initialDelaySeconds": 5, "timeoutSeconds": 3, "httpGet": {"path": "/readyz", "port": 8081}}),
@@ -193,9 +194,18 @@ fn flags_keep_their_order_and_the_last_of_one_name_counts() {
     assert_eq!(new["client-registration-ctl"]["keycloak"]["realm"], "b");
     let said = lines(&converted);
     let args = "dropped: controllerManager.container.args";
-    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said.len(), 4, "{said:?}");
     assert_eq!(said[0], format!("{args}: --leader-elect: the chart sets it itself"));
-    assert!(said[1].starts_with(&format!("{args}: --keycloak-realm=a: ")), "{said:?}");
+    let (other, these) = ("another old key sets", "these values set");
+    let flag = format!(
+        "{args}: --enable-istio-mesh=false: {other} --enable-istio-mesh in runtime-ctl.extraArgs already"
+    );
+    assert_eq!(said[1], flag);
+    let flag = format!(
+        "{args}: --propagate-defaults: {these} --propagate-defaults in runtime-ctl.extraArgs already"
+    );
+    assert_eq!(said[2], flag);
+    assert!(said[3].starts_with(&format!("{args}: --keycloak-realm=a: ")), "{said:?}");
 }
 
 #[test]

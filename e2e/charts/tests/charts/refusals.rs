@@ -25,10 +25,46 @@ fn refusal(args: &[&str]) -> Result<String> {
 #[case::helms_empty_list("global.watchNamespaces={}", &["/global/watchNamespaces/0"])]
 #[case::duration("card-ctl.leaderElection.leaseDuration=15", &["leaseDuration"])]
 #[case::negative("card-ctl.replicas=-1", &["/card-ctl/replicas"])]
+#[case::otel_protocol("global.otel.protocol=udp", &["/global/otel/protocol", "'grpc', 'http/protobuf'"])]
+#[case::tls_mode("authbridge-webhook.tls.mode=none", &["/authbridge-webhook/tls/mode", "'self-signed'"])]
+#[case::namespace_name("global.watchNamespaces={Team_1}", &["/global/watchNamespaces/0", "Team_1"])]
+#[case::namespace_name_of_a_component("netpol-ctl.watchNamespaces={team1-}", &["/netpol-ctl/watchNamespaces/0", "team1-"])]
 #[case::timeout("authbridge-webhook.validating.timeoutSeconds=31", &["timeoutSeconds"])]
 fn packaging_01_a_misspelt_value_fails_and_is_named(#[case] set: &str, #[case] says: &[&str]) -> Result<()> {
     let said = refusal(&["--set", set])?;
     assert!(says.iter().all(|word| said.contains(word)), "{said}");
+    Ok(())
+}
+
+/// The Service of the webhook is named after the release.
+#[rstest]
+#[case::umbrella(UMBRELLA)]
+#[case::alone("authbridge-webhook")]
+fn a_release_name_that_is_too_long_for_a_service_fails(#[case] chart: &str) -> Result<()> {
+    let helm = Helm::get()?;
+    let refused = helm.template(chart, "my-company-kagenti-operator", "ns", &[]);
+    let said = refused.err().map(|refused| refused.0).unwrap_or_default();
+    assert!(said.contains("63 characters") && said.contains("global.fullnameOverride"), "{said}");
+    helm.template(chart, "my-company-kagenti-operator", "ns", &["--set=global.fullnameOverride=kagenti"])?;
+    helm.template(chart, "a-name-of-twentyfour-cha", "ns", &[])?;
+    Ok(())
+}
+
+/// The umbrella reads its own keys as they are.
+#[rstest]
+fn an_own_key_of_the_umbrella_is_never_null(
+    #[values(
+        "uninstall",
+        "uninstall.timeout",
+        "tests",
+        "dashboards.enabled",
+        "scc.allowNetAdmin",
+        "aggregateRoles"
+    )]
+    key: &str,
+) -> Result<()> {
+    let said = refusal(&["--set", &format!("{key}=null")])?;
+    assert!(key.split('.').all(|part| said.contains(part)), "{said}");
     Ok(())
 }
 
@@ -44,10 +80,14 @@ fn packaging_01_a_misspelt_value_fails_and_is_named(#[case] set: &str, #[case] s
 #[case::contradiction("runtime-ctl", &["rbac.mode=cluster", "watchNamespaces={team1}"], &["rbac.mode=cluster"])]
 #[case::no_bundle("card-ctl", &["signatureVerification.enabled=true"], &["signatureVerification.spireTrustBundle.configMapName", "configMapNamespace"])]
 #[case::sigstore("card-ctl", &["sigstore.enabled=true"], &["sigstore.certificateIdentity", "certificateOidcIssuer", "does not verify"])]
+#[case::sigstore_without_issuer("card-ctl", &["sigstore.enabled=true", "sigstore.certificateIdentity=me"], &["sigstore.enabled=true", "certificateOidcIssuer"])]
 #[case::no_monitors("runtime-ctl", &["prometheus.enabled=true"], &["monitoring.coreos.com/v1", "prometheus.skipApiCheck=true"])]
 #[case::pod_monitor("runtime-ctl", &["prometheus.enabled=true", "prometheus.skipApiCheck=true", "prometheus.kind=PodMonitor"], &["ServiceMonitor", "metrics.secure=false"])]
 #[case::grpc("runtime-ctl", &["otel.endpoint=http://x:4317", "otel.protocol=grpc"], &["otel.protocol=grpc", "http/protobuf"])]
+#[case::nobody_publishes("authbridge-webhook", &["createConfigurations=true", "watchNamespaces={team1}"], &["createConfigurations=true", "tls.mode=files", "tls.caBundle"])]
 #[case::not_there_yet("authbridge-webhook", &["validators.agents=true"], &["validators.agents=true", "agent-ctl"])]
+#[case::no_build_controller("authbridge-webhook", &["validators.agentBuilds=true"], &["validators.agentBuilds=true", "tekton-build-ctl"])]
+#[case::no_gateway_controller("authbridge-webhook", &["validators.gateway=true"], &["validators.gateway=true", "gateway-ctl"])]
 fn packaging_03_rules_of_a_component(
     #[case] chart: &str,
     #[case] set: &[&str],
@@ -67,10 +107,14 @@ fn packaging_03_rules_of_a_component(
 #[case::nobody_verifies("netpol-ctl.enabled=true", &["netpol-ctl.enabled=true", "card-ctl.verifiedFetch.enabled=true", "card-ctl.signatureVerification.enabled=true"])]
 #[case::audit("netpol-ctl.enabled=true,card-ctl.signatureVerification.enabled=true,card-ctl.signatureVerification.auditMode=true,card-ctl.signatureVerification.spireTrustBundle.configMapNamespace=x", &["auditMode", "netpol-ctl.enforceDuringAudit=true"])]
 #[case::agent_ctl("agent-ctl.enabled=true", &["agent-ctl", "does not have it"])]
+#[case::tekton_build_ctl("tekton-build-ctl.enabled=true", &["tekton-build-ctl", "does not have it", "tekton-build-ctl.enabled=false"])]
+#[case::gateway_ctl("gateway-ctl.enabled=true", &["gateway-ctl", "does not have it", "gateway-ctl.enabled=false"])]
 #[case::unenroll("uninstall.cleanup=unenroll,runtime-ctl.enabled=false", &["uninstall.cleanup=unenroll", "runtime-ctl.enabled=true"])]
 #[case::keep("kagenti-crds-agent.keep=false", &["kagenti-crds-agent.keep=false", "uninstall.cleanup=unenroll"])]
 #[case::keep_in_namespaces("kagenti-crds-agent.keep=false,uninstall.cleanup=unenroll,global.watchNamespaces={team1}", &["kagenti-crds-agent.keep=false", "whole cluster"])]
 #[case::platform_config("runtime-ctl.platformConfig.create=true", &["runtime-ctl.platformConfig.create=true", "featureGates"])]
+#[case::platform_config_of_the_webhook("authbridge-webhook.platformConfig.create=true", &["authbridge-webhook.platformConfig.create=true", "featureGates"])]
+#[case::platform_config_of_registration("client-registration-ctl.platformConfig.create=true", &["client-registration-ctl.platformConfig.create=true", "featureGates"])]
 #[case::alerts("prometheusRule.enabled=true", &["prometheusRule.enabled=true", "monitoring.coreos.com/v1"])]
 fn packaging_27_rules_between_components(#[case] set: &str, #[case] says: &[&str]) -> Result<()> {
     let said = refusal(&["--set", set])?;

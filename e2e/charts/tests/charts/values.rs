@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use chart_tests::{COMPONENTS, Helm, Objects, text};
-use serde_json::{Value, json};
+use rstest::rstest;
+use serde_json::{Map, Value, json};
 
 fn suite(args: &[&str]) -> Result<Objects> {
     Ok(Helm::get()?.suite(args)?)
@@ -68,11 +69,76 @@ fn null_means_not_set() -> Result<()> {
         "--set=card-ctl.metrics.secure=null,mlflow-ctl.resources=null",
     ])?;
     assert_eq!(crate::difference(&same, &objects), Vec::<String>::new());
-    // An own default that is deleted is left to the program, or to Kubernetes.
-    let objects =
-        suite(&["--set=card-ctl.verifiedLabelMode=null,card-ctl.terminationGracePeriodSeconds=null"])?;
-    assert!(objects.flag("kagenti-card-ctl", "verified-label-mode").is_err());
+    // What is handed on is left to Kubernetes.
+    let objects = suite(&["--set=card-ctl.terminationGracePeriodSeconds=null"])?;
     assert_eq!(pod_spec(&objects, "kagenti-card-ctl")?.get("terminationGracePeriodSeconds"), None);
+    Ok(())
+}
+
+/// Every setting of ours, and every object of them, is null at once: nothing changes, alone and in the umbrella.
+#[rstest]
+fn null_is_the_default_of_every_setting(
+    #[values(
+        "runtime-ctl",
+        "card-ctl",
+        "netpol-ctl",
+        "mlflow-ctl",
+        "authbridge-webhook",
+        "client-registration-ctl",
+        "kagenti-crds-agent"
+    )]
+    chart: &str,
+) -> Result<()> {
+    let file = Helm::get()?.path(chart).join("files/defaults.json");
+    let settings: Map<String, Value> = serde_json::from_slice(&std::fs::read(file)?)?;
+    let mut leaves = Vec::new();
+    paths_of(&settings, "", &mut leaves);
+    // With all of `upgradeJob` its Job loses what is handed to Kubernetes, too.
+    let objects: Vec<String> = settings.keys().filter(|key| *key != "upgradeJob").cloned().collect();
+    let on =
+        ["netpol-ctl.enabled=true", "netpol-ctl.enforceNetworkPolicies=false", "mlflow-ctl.enabled=true"];
+    let on = format!("--set={}", on.join(","));
+    let alone = Helm::get()?.template(chart, "x", "ns", &[])?;
+    let within = suite(&[&on, "--set=uninstall.cleanup=unenroll"])?;
+    for keys in [leaves, objects] {
+        // The umbrella's schema names its toggles; a chart alone has none.
+        let nulls = |prefix: &str| {
+            let each = keys.iter().filter(|key| *key != "enforceNetworkPolicies");
+            each.map(|key| format!("{prefix}{key}=null")).collect::<Vec<_>>().join(",")
+        };
+        let now = Helm::get()?.template(chart, "x", "ns", &["--set", &nulls("")])?;
+        assert_eq!(crate::difference(&alone, &now), Vec::<String>::new(), "{chart} alone");
+        let now = suite(&[&on, "--set=uninstall.cleanup=unenroll", "--set", &nulls(&format!("{chart}."))])?;
+        assert_eq!(crate::difference(&within, &now), Vec::<String>::new(), "{chart} in the umbrella");
+    }
+    Ok(())
+}
+
+/// Dotted paths of everything that is no object with keys.
+fn paths_of(map: &Map<String, Value>, prefix: &str, into: &mut Vec<String>) {
+    for (key, value) in map {
+        match value {
+            Value::Object(below) if !below.is_empty() => paths_of(below, &format!("{prefix}{key}."), into),
+            _ => into.push(format!("{prefix}{key}")),
+        }
+    }
+}
+
+/// A mirror without path, and metrics for nobody.
+#[test]
+fn empty_paths_and_sources() -> Result<()> {
+    let objects = suite(&[
+        "--set=global.registry=localhost:5000,global.imagePrefix=,global.networkPolicy.enabled=true",
+        "--set-json=card-ctl.networkPolicy.metricsFrom=[]",
+    ])?;
+    let image = text(pod_spec(&objects, "kagenti-card-ctl")?, "/containers/0/image").to_owned();
+    assert!(image.starts_with("localhost:5000/card-ctl:"), "{image}");
+    let ports = |name: &str| -> Result<Vec<Value>> {
+        let rules = objects.named("NetworkPolicy", name)?["spec"]["ingress"].as_array().cloned();
+        Ok(rules.unwrap_or_default().into_iter().map(|rule| rule["ports"][0]["port"].clone()).collect())
+    };
+    assert_eq!(ports("kagenti-card-ctl")?, [json!(8081)], "an empty list would be everybody");
+    assert_eq!(ports("kagenti-runtime-ctl")?, [json!(8081), json!(8443)]);
     Ok(())
 }
 
@@ -153,7 +219,9 @@ fn names_follow_prefix_and_override() -> Result<()> {
     assert!(objects.names("Service").contains(&"old-webhook-service"));
     assert_eq!(objects.flag("acme-authbridge-webhook", "webhook-fullname")?, "old");
     for chart in COMPONENTS {
-        let objects = helm.template(chart, &"r".repeat(53), &"n".repeat(63), &[])?;
+        // Without it the webhook's Service has no name.
+        let short = ["--set=global.fullnameOverride=old"];
+        let objects = helm.template(chart, &"r".repeat(53), &"n".repeat(63), &short)?;
         for object in &objects.0 {
             assert!(text(object, "/metadata/name").len() <= 253, "{chart}");
         }
