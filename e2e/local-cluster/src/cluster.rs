@@ -18,6 +18,9 @@ use crate::supervisor::protocol::{Act, ClusterInfo, Exit, Order, ProcessSpec, Si
 use crate::supervisor::server::log_path;
 use crate::terminal::Terminal;
 
+/// How long one call of kubectl may take. Its own `--timeout` may be as long as two minutes.
+const KUBECTL_WITHIN: Duration = Duration::from_mins(5);
+
 /// A running cluster. The last clone that is dropped ends it and everything started for it; so does the end
 /// of this process, however it comes.
 #[derive(Clone, Debug)]
@@ -97,13 +100,18 @@ impl Cluster {
         access::client(self.kubeconfig()).await
     }
 
-    /// Runs kubectl as admin and returns its standard output; an error carries what it said.
+    /// Runs kubectl as admin and returns its standard output; an error carries what it said. One that does not end
+    /// within 5 min is killed.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
         let mut command = Command::new(&self.inner.kubectl);
         // Its usual cache is keyed by address, and a port may have belonged to another cluster an hour ago.
         let cache = self.info().dir.join("kubectl-cache");
         command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(cache).args(args);
-        let output = tokio::process::Command::from(command).output().await.context("starting kubectl")?;
+        let mut command = tokio::process::Command::from(command);
+        let output = tokio::time::timeout(KUBECTL_WITHIN, command.kill_on_drop(true).output()).await;
+        let output = output
+            .with_context(|| format!("kubectl did not end within {KUBECTL_WITHIN:?}"))?
+            .context("starting kubectl")?;
         if !output.status.success() {
             bail!("kubectl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }

@@ -1,6 +1,7 @@
 //! Images for the node: its own two, and whatever a test or a user brings.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,6 +13,9 @@ use crate::supervisor::protocol::Order;
 
 /// The image of CoreDNS.
 pub(crate) const COREDNS: &str = "local-cluster.invalid/coredns:1";
+
+/// How long one import may take. Half a minute is much, on a machine that does other things as well.
+const IMPORT_WITHIN: Duration = Duration::from_mins(5);
 
 /// The program of the image `pause`, built when a cluster with these options needs it.
 pub(crate) fn pause_program(options: &ClusterOptions) -> Result<Option<PathBuf>> {
@@ -41,7 +45,11 @@ pub(crate) async fn import(dir: &Path, tarballs: &[PathBuf]) -> Result<()> {
     for file in tarballs {
         let mut command = tokio::process::Command::new("ctr");
         command.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import"]).arg(file);
-        let output = command.output().await.context("starting ctr; install containerd")?;
+        let output = tokio::time::timeout(IMPORT_WITHIN, command.kill_on_drop(true).output());
+        let output = output.await.with_context(|| {
+            format!("importing {}: containerd did not answer within {IMPORT_WITHIN:?}", file.display())
+        })?;
+        let output = output.context("starting ctr; install containerd")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("importing {} ended with {}: {}", file.display(), output.status, said.trim());

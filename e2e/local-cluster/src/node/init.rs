@@ -63,7 +63,8 @@ pub struct InitArgs {
     inside: bool,
 }
 
-/// Runs the node until it is told to end or one of its programs ends; returns with an error in the second case only.
+/// Runs the node until it is told to end; returns with an error when containerd ends before, or another of its programs goes on
+/// ending.
 pub fn run(args: &InitArgs) -> Result<()> {
     let text = fs::read_to_string(&args.plan).with_context(|| format!("reading {}", args.plan.display()))?;
     let plan: Plan =

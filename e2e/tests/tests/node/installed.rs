@@ -40,6 +40,7 @@ impl Turn {
         let alone = installed.turn.clone().lock_owned().await;
         let operator = Ns::new(installed.node.cluster().client().await?, NAMESPACE);
         release::until_ready(&operator, secs(120)).await.context("the release before the test")?;
+        release::answers(&operator).await.context("the release before the test")?;
         Ok(Self { installed, operator, _alone: alone })
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use e2e::{Json as _, Ns, kinds, secs};
 
 use crate::node::RealNode;
+use crate::release;
 
 const QUICK_START: &str = include_str!("../../../../deploy/samples/quickstart.yaml");
 /// The namespace that the kustomization brings.
@@ -28,8 +29,9 @@ async fn packaging_23_kustomize_installs_a_working_suite() -> Result<()> {
         let seen = ["get", "pods,events", "--all-namespaces", "--output=wide"];
         return Err(error.context(cluster.kubectl(seen).await.unwrap_or_default()));
     }
-    cluster.apply_yaml(QUICK_START).await?;
     let ns = Ns::new(cluster.client().await?, "default");
+    release::answers(&ns).await?;
+    cluster.apply_yaml(QUICK_START).await?;
     ns.until(secs(60), kinds::AGENT_RUNTIME, "weather-agent-runtime", "Active", |found| {
         found.text("/status/phase") == "Active"
     })

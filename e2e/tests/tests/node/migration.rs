@@ -98,6 +98,8 @@ fn old_definition(mut crd: Value) -> Value {
 struct Migration {
     node: RealNode,
     helm: Helm,
+    /// The plugin. Built before there is an old operator, whose Lease a machine that compiles might not renew in time.
+    plugin: PathBuf,
     dir: TempDir,
     all: Ns,
     /// Where the release is.
@@ -148,6 +150,8 @@ async fn packaging_17_migration() -> Result<()> {
 
 impl Migration {
     async fn start() -> Result<Self> {
+        let plugin = tokio::task::spawn_blocking(|| components::build(&["kubectl-kagenti"], Profile::Same));
+        let plugin = plugin.await.context("building the plugin")??.path("kubectl-kagenti")?.to_owned();
         let node = RealNode::own().await?;
         node.cluster().install_crds_from(&suite::fixture("cert-manager")).await?;
         let helm = Helm::new(&node.built().helm, node.cluster()).await?;
@@ -156,7 +160,7 @@ impl Migration {
         let release = all.other(NAMESPACE);
         let team = node.namespace("team1", json!({})).await?;
         let dir = tempfile::tempdir().context("a directory")?;
-        Ok(Self { node, helm, dir, all, release, team })
+        Ok(Self { node, helm, plugin, dir, all, release, team })
     }
 
     /// Installs the previous chart, and does what cert-manager does; the certificate.
@@ -335,9 +339,7 @@ impl Migration {
         let given = self.helm.run(["get", "values", RELEASE, PLACE, "--output=yaml"]).await?;
         ensure!(given.contains("publicUrl"), "{given}");
         std::fs::write(&old, given)?;
-        let plugin = tokio::task::spawn_blocking(|| components::build(&["kubectl-kagenti"], Profile::Same));
-        let plugin = plugin.await.context("building the plugin")??;
-        let convert = tokio::process::Command::new(plugin.path("kubectl-kagenti")?)
+        let convert = tokio::process::Command::new(&self.plugin)
             .args(["values", "convert", "-f"])
             .arg(&old)
             .output()

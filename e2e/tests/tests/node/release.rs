@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use e2e::kinds::{self, Kind};
-use e2e::{Json as _, Ns, wait_for};
+use e2e::{Json as _, Ns, api, secs, wait_for};
 use local_cluster::{Cluster, http};
 use serde_json::{Value, json};
 
@@ -103,6 +103,20 @@ pub(crate) async fn until_ready(ns: &Ns, limit: Duration) -> Result<()> {
     ns.until_list(limit, kinds::POD, SUITE, "ready Pods only", |pods| {
         i64::try_from(pods.len()) == Ok(wanted)
             && pods.iter().all(|pod| pod.condition("Ready").status == "True")
+    })
+    .await
+    .map(drop)
+}
+
+/// Waits until the API server reaches the webhook through its Service. A Pod that is ready is in the Service's endpoints; that the
+/// node routes them is a moment later, and until then whatever the webhook is asked about is refused. Without a webhook
+/// there is nothing to wait for.
+pub(crate) async fn answers(ns: &Ns) -> Result<()> {
+    let path = format!("{}?dryRun=All", kinds::AGENT_RUNTIME.path(Some(ns.name())));
+    let asked = e2e::objects::agent_runtime("asked", "nobody").build();
+    wait_for(secs(30), "the webhook to answer through its Service", async || {
+        let reply = api::call(ns.client(), "POST", &path, "application/json", Some(&asked)).await?;
+        reply.ok().map(Some)
     })
     .await
     .map(drop)

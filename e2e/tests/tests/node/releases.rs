@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::chart::Helm;
 use crate::node::RealNode;
-use crate::release::{deploy, enrol, helm_run, lives, only, pods, until_ready, wide_objects};
+use crate::release::{answers, deploy, enrol, helm_run, lives, only, pods, until_ready, wide_objects};
 
 /// `helm install` of the umbrella; the namespace of the release.
 async fn install(helm: &Helm, node: &RealNode, release: &str, namespace: &str, set: &str) -> Result<Ns> {
@@ -46,6 +46,7 @@ async fn a_namespace_each(helm: &Helm, node: &RealNode, team1: &Ns, team2: &Ns) 
     after.retain(|name| !before.contains(name) && !name.starts_with("CustomResourceDefinition "));
     assert!(after.is_empty(), "two releases of one namespace each made {after:?}");
     for team in [team1, team2] {
+        answers(team).await?;
         enrol(team, "weather").await?;
     }
     for team in [team1, team2] {
@@ -92,6 +93,7 @@ async fn components_apart(helm: &Helm, node: &RealNode, team1: &Ns) -> Result<()
 
     // Each does its part for the same agent.
     let team3 = node.namespace("team3", json!({})).await?;
+    answers(&team3).await?;
     enrol(&team3, "weather").await?;
     let injected = |pods: &[serde_json::Value]| {
         pods.iter()

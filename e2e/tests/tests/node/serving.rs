@@ -74,9 +74,12 @@ async fn leaf(pod: &Value, pem: &str) -> Result<Vec<u8>> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let address: Ipv4Addr = pod.text("/status/podIP").parse().context("the Pod's address")?;
-    let tcp = TcpStream::connect(SocketAddr::from((address, 9443))).await.context("connecting")?;
     let name = ServerName::try_from(format!("{SERVICE}.{NAMESPACE}.svc")).context("the Service's name")?;
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
+    let connect = async {
+        let tcp = TcpStream::connect(SocketAddr::from((address, 9443))).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    };
+    let tls = tokio::time::timeout(secs(30), connect).await.context("no TLS within 30 s")?;
     let tls = tls.with_context(|| format!("TLS with {}", pod.name()))?;
     let chain = tls.get_ref().1.peer_certificates().context("no certificate")?;
     Ok(chain.first().context("an empty chain")?.to_vec())
@@ -106,35 +109,48 @@ async fn packaging_10_three_replicas_behind_the_service() -> Result<()> {
     let mut values = as_installed.clone();
     values.push("authbridge-webhook.replicas=3".to_owned());
     values.push("authbridge-webhook.mutating.failurePolicy=Ignore".to_owned());
-    helm(turn.node(), &program, "upgrade", &values).await?;
+    let outcome = three_replicas(&turn, &program, &global, &values, &before).await;
+    // Also for the tests after this one.
+    helm(turn.node(), &program, "upgrade", &as_installed).await?;
+    release::until_ready(&turn.operator, secs(120)).await?;
+    outcome?;
+    let restored = policies(&global, kinds::MUTATING_WEBHOOK).await?;
+    ensure!(restored.iter().all(|policy| policy == "Fail"), "{restored:?}");
+    assert_eq!(bundles(&global).await?, before);
+    Ok(())
+}
+
+async fn three_replicas(
+    turn: &Turn,
+    program: &Helm,
+    global: &Ns,
+    values: &[String],
+    before: &[(String, String)],
+) -> Result<()> {
+    helm(turn.node(), program, "upgrade", values).await?;
     let replicas = wait_for(secs(60), "three replicas", async || {
         let pods = release::pods(&turn.operator, "authbridge-webhook").await?;
         let ready = pods.iter().all(|pod| pod.condition("Ready").status == "True");
         Ok((pods.len() == 3 && ready).then_some(pods))
     })
     .await?;
-    let changed = policies(&global, kinds::MUTATING_WEBHOOK).await?;
+    let changed = policies(global, kinds::MUTATING_WEBHOOK).await?;
     ensure!(changed.iter().all(|policy| policy == "Ignore"), "{changed:?}");
-    assert_eq!(bundles(&global).await?, before, "the upgrade kept what was published");
+    let after = bundles(global).await?;
+    ensure!(after == before, "the upgrade did not keep what was published: {after:?} instead of {before:?}");
 
-    let pem = published(&global).await?;
+    let pem = published(global).await?;
     let mut leaves = Vec::new();
     for pod in &replicas {
         leaves.push(leaf(pod, &pem).await?);
     }
     leaves.dedup();
-    assert_eq!(leaves.len(), 1, "one certificate for all replicas");
+    ensure!(leaves.len() == 1, "{} certificates, not one for all replicas", leaves.len());
     for _ in 0..6 {
-        greet(&global).await?;
+        greet(global).await?;
     }
     let ns = turn.node().namespace("serving", json!({"kagenti-enabled": "true"})).await?;
     let pod = ns.create(objects::pod("labelled").label(label::TYPE, "agent")).await?;
     ensure!(pod.container("authbridge-proxy").is_some(), "{}", pod.readable());
-    ns.delete(kinds::POD, "labelled").await?;
-
-    helm(turn.node(), &program, "upgrade", &as_installed).await?;
-    let restored = policies(&global, kinds::MUTATING_WEBHOOK).await?;
-    ensure!(restored.iter().all(|policy| policy == "Fail"), "{restored:?}");
-    assert_eq!(bundles(&global).await?, before);
-    release::until_ready(&turn.operator, secs(120)).await
+    ns.delete(kinds::POD, "labelled").await
 }

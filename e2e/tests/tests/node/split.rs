@@ -97,10 +97,10 @@ async fn split_08_a_job_ends() -> Result<()> {
     let turn = Turn::take().await?;
     let ns = team(&turn, "split-08").await?;
     let mut container = objects::container(8000);
-    // The helper that the registration's image brings: it works for ten seconds.
+    // The helper that the registration's image brings: it works for long enough that a slow machine sees it beside its sidecars.
     container["image"] = "ghcr.io/kagenti/kagenti-extensions/client-registration:latest".into();
     container["imagePullPolicy"] = "IfNotPresent".into();
-    container["command"] = json!(["/bin/sleep", "10"]);
+    container["command"] = json!(["/bin/sleep", "30"]);
     let job = objects::job("report")
         .template_label(label::TYPE, "agent")
         .template_label(REGISTRATION, "true")

@@ -77,7 +77,8 @@ impl Release {
     /// Packaging 27: `netpol-ctl.enabled=false` in one upgrade, and none of its policies is left.
     async fn policies_go_with_netpol_ctl(&self) -> Result<()> {
         let components = only(&["runtime-ctl", "netpol-ctl"]);
-        let cleanup = "--set=uninstall.cleanup=unenroll,uninstall.timeout=10s";
+        // For the uninstall that fails and for the one that does not: Helm refuses an upgrade between them.
+        let cleanup = "--set=uninstall.cleanup=unenroll,uninstall.timeout=30s";
         self.helm("install", &["--create-namespace", &components, cleanup]).await?;
         until_ready(&self.home, secs(60)).await?;
         let foreign = objects::named(kinds::NETWORK_POLICY, "foreign").spec(json!({"podSelector": {}}));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::chart::{Helm, NAMESPACE, RELEASE};
 use crate::node::RealNode;
-use crate::release::{enrol, helm_run, lives, only, pod, pods, restarts, until_ready, wide_objects};
+use crate::release::{answers, enrol, helm_run, lives, only, pod, pods, restarts, until_ready, wide_objects};
 
 const PLACE: &str = "--namespace=kagenti-system";
 const WAIT: [&str; 2] = ["--wait", "--timeout=3m"];
@@ -116,6 +116,10 @@ impl Life {
     /// One value reaches one component; one of the platform configuration reaches agents, and no component restarts; both
     /// are taken back by a rollback.
     async fn one_value(&self) -> Result<()> {
+        let config_hash =
+            |workload: &Value| workload.template_annotation("kagenti.io/config-hash").map(str::to_owned);
+        let as_installed = config_hash(&self.team.get(kinds::DEPLOYMENT, "weather").await?);
+        ensure!(as_installed.is_some(), "the agent has no hash of its configuration");
         let before = self.lives().await?;
         let revision = self.revision().await?;
         let set = "--set=card-ctl.logging.level=debug,defaults.observability.logLevel=debug";
@@ -129,13 +133,11 @@ impl Life {
             .collect();
         ensure!(changed.len() == 1 && changed[0].starts_with("kagenti-card-ctl-"), "restarted: {changed:?}");
         self.card_ctl_says(true).await?;
-        let generation =
-            |workload: &Value| workload.template_annotation("kagenti.io/config-hash").map(str::to_owned);
         let configured = self.platform_text().await?;
         ensure!(configured.contains("logLevel: debug"), "{configured}");
         let hash = wait_for(secs(60), "the agent to follow the platform configuration", async || {
-            let workload = self.team.get(kinds::DEPLOYMENT, "weather").await?;
-            Ok((workload.number("/metadata/generation") > Some(2)).then(|| generation(&workload)))
+            let hash = config_hash(&self.team.get(kinds::DEPLOYMENT, "weather").await?);
+            Ok((hash.is_some() && hash != as_installed).then_some(hash))
         })
         .await?;
 
@@ -148,7 +150,7 @@ impl Life {
         ensure!(!self.platform_text().await?.contains("logLevel: debug"), "the configuration is back");
         wait_for(secs(60), "the agent to follow it back", async || {
             let workload = self.team.get(kinds::DEPLOYMENT, "weather").await?;
-            Ok((generation(&workload) != hash).then_some(()))
+            Ok((config_hash(&workload) != hash).then_some(()))
         })
         .await?;
         self.team.rolled_out(secs(60), kinds::DEPLOYMENT, "weather").await?;
@@ -233,6 +235,7 @@ impl Life {
         assert_eq!(lives(&self.agent_pods().await?), before, "agents run on");
         self.helm("install", &[]).await?;
         until_ready(&self.release, secs(60)).await?;
+        answers(&self.team).await?;
         // A sign of life of the new installation, after which the old agent must still be as it was.
         enrol(&self.team, "second").await?;
         self.team.until_ready(secs(60), "second").await?;
