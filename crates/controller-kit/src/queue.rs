@@ -109,6 +109,11 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.lock().order.iter().take_while(|(at, ..)| *at <= now).count()
     }
 
+    /// Since when the key that waits longest for a worker has been due; nothing while no key is.
+    pub fn oldest_due(&self) -> Option<Instant> {
+        self.lock().order.first().map(|(at, ..)| *at).filter(|at| *at <= Instant::now())
+    }
+
     /// Requests since the start.
     pub fn adds(&self) -> u64 {
         self.lock().adds
@@ -145,8 +150,10 @@ mod tests {
         queue.add("a", Duration::from_secs(60));
         queue.add("b", Duration::ZERO);
         assert_eq!((queue.depth(), queue.adds()), (1, 3));
-        assert_eq!(queue.next().await, "b");
         let start = Instant::now();
+        assert_eq!(queue.oldest_due(), Some(start));
+        assert_eq!(queue.next().await, "b");
+        assert_eq!(queue.oldest_due(), None, "a key that waits for its time is not due");
         assert_eq!(queue.next().await, "a");
         assert_eq!(start.elapsed(), SOON);
         assert_eq!(queue.depth(), 0);

@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt;
 use kube::runtime::controller::Action;
@@ -28,6 +29,9 @@ struct ResultLabels {
     controller: &'static str,
     result: &'static str,
 }
+
+/// A gauge with fractions of a second.
+pub type Seconds = Gauge<f64, AtomicU64>;
 
 /// Why a reconcile gave no result.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ impl<E: StdError + 'static> StdError for Failure<E> {
 /// The metrics of one controller: `controller_runtime_reconcile_total{controller,result}`,
 /// `controller_runtime_reconcile_errors_total`, `controller_runtime_reconcile_panics_total`,
 /// `controller_runtime_reconcile_time_seconds`, `controller_runtime_active_workers`,
-/// `workqueue_depth{name}`, `workqueue_adds_total{name}`.
+/// `workqueue_depth{name}`, `workqueue_oldest_due_seconds{name}`, `workqueue_adds_total{name}`.
 ///
 /// Make [`ReconcileMetrics::register`] once per process and [`ReconcileMetrics::controller`] per
 /// controller.
@@ -71,6 +75,7 @@ pub struct ReconcileMetrics {
     seconds: Family<ControllerLabel, Histogram>,
     active: Family<ControllerLabel, Gauge>,
     depth: Family<NameLabel, Gauge>,
+    oldest_due: Family<NameLabel, Seconds>,
     adds: Family<NameLabel, Counter>,
 }
 
@@ -87,6 +92,8 @@ pub struct ControllerMetrics {
     active: Gauge,
     /// `workqueue_depth{name}`: keys waiting to be worked on.
     pub depth: Gauge,
+    /// `workqueue_oldest_due_seconds{name}`: how long the oldest of them has been waiting, in seconds; 0 on a follower.
+    pub oldest_due: Seconds,
     /// `workqueue_adds_total{name}`: keys ever added.
     pub adds: Counter,
 }
@@ -122,6 +129,11 @@ impl ReconcileMetrics {
                 Family::default(),
             ),
             depth: metrics.register("workqueue_depth", "Keys waiting to be worked on", Family::default()),
+            oldest_due: metrics.register(
+                "workqueue_oldest_due_seconds",
+                "How long the oldest of these keys has been waiting while this replica leads",
+                Family::default(),
+            ),
             adds: metrics.register("workqueue_adds", "Keys added to the queue", Family::default()),
         }
     }
@@ -142,6 +154,7 @@ impl ReconcileMetrics {
             seconds: self.seconds.get_or_create_owned(&label),
             active: self.active.get_or_create_owned(&label),
             depth: self.depth.get_or_create_owned(&queue),
+            oldest_due: self.oldest_due.get_or_create_owned(&queue),
             adds: self.adds.get_or_create_owned(&queue),
         }
     }
@@ -264,5 +277,6 @@ mod tests {
             "controller_runtime_reconcile_time_seconds_count{controller=\"agentruntime\"} 4",
         );
         assert_sample(&registry, "workqueue_depth{name=\"agentruntime\"} 0");
+        assert_sample(&registry, "workqueue_oldest_due_seconds{name=\"agentruntime\"} 0.0");
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::runtime::controller::Action;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, Controller, Failed, Key, Retry};
@@ -24,8 +25,11 @@ pub async fn workers<K: Key, S: Send + Sync + 'static, C: Controller<K, S>>(
         tokio::spawn(async move { worker(&*controller, &stop).await })
     });
     let counting = async {
+        let mut leads_since = None;
         loop {
-            count(controller);
+            let leads = controller.leadership.is_leader();
+            leads_since = leads.then(|| leads_since.unwrap_or_else(Instant::now));
+            count(controller, leads_since);
             tokio::time::sleep(COUNT_EVERY).await;
         }
     };
@@ -40,10 +44,13 @@ pub async fn workers<K: Key, S: Send + Sync + 'static, C: Controller<K, S>>(
     }
 }
 
-/// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only.
-fn count<K: Key, S>(common: &Common<K, S>) {
+/// Brings the queue's metrics up to date. Counting walks the backlog, so it is done now and then only. What a follower's queue
+/// holds is worked on by another replica, so waiting counts from the time this one leads.
+fn count<K: Key, S>(common: &Common<K, S>, leads_since: Option<Instant>) {
     let (queue, metrics) = (&common.queue, &common.passes);
     metrics.depth.set(i64::try_from(queue.depth()).unwrap_or(i64::MAX));
+    let waits = leads_since.zip(queue.oldest_due()).map(|(leads, due)| due.max(leads).elapsed());
+    metrics.oldest_due.set(waits.unwrap_or_default().as_secs_f64());
     metrics.adds.inc_by(queue.adds().saturating_sub(metrics.adds.get()));
 }
 
@@ -101,7 +108,7 @@ mod tests {
 
     use jiff::Timestamp;
     use kube::{Client, client::Body};
-    use tokio::time::Instant;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::{
@@ -138,12 +145,19 @@ mod tests {
                     Ok(None)
                 }
                 "deposed" if before == 0 => Err(PassError::NotLeader),
+                "slow" => {
+                    tokio::time::sleep(SLOW).await;
+                    Ok(None)
+                }
                 _ => Ok(None),
             }
         }
     }
 
-    fn context() -> Arc<Context> {
+    /// How long a pass over the key `slow` takes.
+    const SLOW: Duration = Duration::from_secs(400);
+
+    fn context(leadership: Leadership) -> Arc<Context> {
         let (service, _) = tower_test::mock::pair::<http::Request<Body>, http::Response<Body>>();
         let client = Client::new(service, "default");
         let metrics = Metrics::new("test");
@@ -155,7 +169,7 @@ mod tests {
             metrics,
             readiness: Readiness::new(),
             events,
-            leadership: Leadership::always(),
+            leadership,
             clock: || Timestamp::UNIX_EPOCH,
         };
         Arc::new(Context { common: Common::new(handles, "agentruntime"), passes: AtomicU32::new(0) })
@@ -173,7 +187,7 @@ mod tests {
         #[case] passes: u32,
         #[case] takes: std::ops::Range<Duration>,
     ) {
-        let (context, stop) = (context(), CancellationToken::new());
+        let (context, stop) = (context(Leadership::always()), CancellationToken::new());
         context.common.queue.add(key, Duration::ZERO);
         let (running, start) = (context.clone(), Instant::now());
         let task = tokio::spawn({
@@ -192,5 +206,29 @@ mod tests {
         task.await.unwrap();
         let text = context.common.watches.metrics.openmetrics().unwrap();
         assert!(text.contains("workqueue_adds_total{name=\"agentruntime\"} 1"), "{text}");
+    }
+
+    /// A leader that is late says by how much; a follower's keys wait for nobody, and do not count when it takes over.
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_the_oldest_key_is_told_while_leading() {
+        let (guard, open) = watch::channel(false);
+        let (context, stop) = (context(Leadership::always().with_guard(open)), CancellationToken::new());
+        for key in ["slow", "late"] {
+            context.common.queue.add(key, Duration::ZERO);
+        }
+        let task = tokio::spawn({
+            let (context, stop) = (context.clone(), stop.clone());
+            async move { workers(&context, 1, &stop).await }
+        });
+        let age = || context.common.passes.oldest_due.get();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(age() < 1.0, "{} s on a follower", age());
+        guard.send_replace(true);
+        tokio::time::sleep(Duration::from_secs(310)).await;
+        assert!((308.0..=310.0).contains(&age()), "{} s beside a slow pass", age());
+        tokio::time::sleep(SLOW).await;
+        assert!(age() < 1.0, "{} s with nothing to do", age());
+        stop.cancel();
+        task.await.unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use chart_tests::{Helm, charts, deploy, text};
+use chart_tests::{COMPONENTS, Helm, Objects, charts, deploy, text};
 use serde_json::Value;
 
 const NAMES: [&str; 3] = ["admission", "agents", "suite"];
@@ -155,6 +155,48 @@ fn packaging_15_dashboards_and_alerts_ask_for_what_is_exported() -> Result<()> {
         }
     }
     assert!(seen.len() > 30, "{seen:?}");
+    Ok(())
+}
+
+/// Nobody says that nobody leads when every replica is gone, so that alert is about absence: one for each Lease that a
+/// component of the release may take.
+#[test]
+fn packaging_15_an_alert_for_every_lease() -> Result<()> {
+    let helm = Helm::get()?;
+    let on = |set: &str| Ok::<_, anyhow::Error>(helm.suite(&[ALL_ON, set])?);
+    let alerts = |objects: &Objects| -> Result<BTreeSet<String>> {
+        let rules = objects.of("PrometheusRule").next().context("alerts")?;
+        let rules = rules["spec"]["groups"][0]["rules"].as_array().context("rules")?;
+        let of_leaders = rules.iter().filter(|rule| text(rule, "/alert") == "KagentiNoLeader");
+        let mut leases = BTreeSet::new();
+        for rule in of_leaders {
+            let lease = text(rule, "/labels/name");
+            let sample =
+                format!("leader_election_master_status{{namespace=\"kagenti-system\", name=\"{lease}\"}}");
+            assert_eq!(text(rule, "/expr"), format!("absent({sample} == 1)"));
+            assert!(leases.insert(lease.to_owned()), "twice: {lease}");
+        }
+        Ok(leases)
+    };
+    let objects = on("--set=card-ctl.watchNamespaces={team2,team1}")?;
+    let mut leases = BTreeSet::new();
+    for role in objects.of("Role") {
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let named = rule["resourceNames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            leases.extend(
+                named
+                    .filter(|name| name.contains("-ctl.kagenti.dev") || name.contains("-webhook.kagenti.dev"))
+                    .map(str::to_owned),
+            );
+        }
+    }
+    assert_eq!((leases.len(), alerts(&objects)?), (COMPONENTS.len(), leases));
+
+    // Who elects nobody, tells nobody, or is not there, is not missed.
+    let set = "--set=card-ctl.leaderElection.enabled=false,mlflow-ctl.metrics.enabled=false,runtime-ctl.enabled=false";
+    let left =
+        ["authbridge-webhook.kagenti.dev", "client-registration-ctl.kagenti.dev", "netpol-ctl.kagenti.dev"];
+    assert_eq!(alerts(&on(set)?)?, left.map(str::to_owned).into());
     Ok(())
 }
 

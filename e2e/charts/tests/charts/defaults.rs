@@ -17,6 +17,10 @@ fn packaging_01_every_chart_passes_lint_with_every_value_set() -> Result<()> {
         let output = helm.run(&["lint", "--strict", &path, "-f", &file])?;
         ensure!(output.status.success(), "{chart} with {file}: {}", String::from_utf8_lossy(&output.stdout));
     }
+    // A library has no values and renders nothing.
+    let library = helm.path("kagenti-lib").display().to_string();
+    let output = helm.run(&["lint", "--strict", &library])?;
+    ensure!(output.status.success(), "kagenti-lib: {}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 

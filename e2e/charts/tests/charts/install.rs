@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use chart_tests::{Helm, charts, text};
+use chart_tests::{Helm, Objects, charts, text};
 use local_cluster::{Cluster, ClusterOptions};
+use serde_json::{Value, json};
 
 use crate::all_value_sets;
 
@@ -165,6 +166,8 @@ async fn packaging_07_08_releases_live_side_by_side() -> Result<()> {
         ensure!(said.contains("Pods in team1 get no sidecars") == told, "{namespace}: {said}");
     }
 
+    switched_off(&cluster, &suite).await.context("netpol-ctl of two namespaces is switched off")?;
+
     // packaging 8: one goes, the others stay.
     helm(config, &["uninstall", "second", "-n", "other"])?;
     let left = cluster.kubectl(["get", "deployments", "-A", "-o", "name"]).await?;
@@ -173,9 +176,50 @@ async fn packaging_07_08_releases_live_side_by_side() -> Result<()> {
 
     // packaging 21: nothing that could hold a Pod is left, definitions and objects stay.
     helm(config, &["uninstall", "kagenti-operator", "-n", "kagenti-system"])?;
-    let left = cluster.kubectl(["get", "mutatingwebhookconfigurations", "-o", "name"]).await?;
+    let hooks = "mutatingwebhookconfigurations,validatingwebhookconfigurations";
+    let left = cluster.kubectl(["get", hooks, "-o", "name"]).await?;
     ensure!(!left.contains("kagenti"), "{left}");
     let crds = cluster.kubectl(["get", "crds", "agentruntimes.agent.kagenti.dev", "-o", "name"]).await?;
     ensure!(crds.contains("agentruntimes"), "{crds}");
     Ok(())
+}
+
+/// packaging 27: the upgrade that switches netpol-ctl off forgets its namespaces. The Job that deletes its policies keeps to them
+/// all the same, or it would delete those of other releases.
+async fn switched_off(cluster: &Cluster, suite: &str) -> Result<()> {
+    let config = cluster.kubeconfig();
+    let others = "runtime-ctl.enabled=false,card-ctl.enabled=false,authbridge-webhook.enabled=false,\
+                  client-registration-ctl.enabled=false,kagenti-crds-agent.enabled=false";
+    let namespaces = "global.watchNamespaces={team2,spire,gone}";
+    let on = format!("--set={others},netpol-ctl.enabled=true,{namespaces}");
+    let off = format!("--set={others},netpol-ctl.enabled=false");
+    cluster.kubectl(["create", "namespace", "gone"]).await?;
+    helm(config, &["install", "third", suite, "-n", "identity", &on])?;
+    // A namespace that is gone has no policy, and can have no Role.
+    cluster.kubectl(["delete", "namespace", "gone", "--timeout=60s"]).await?;
+    helm(config, &["upgrade", "third", suite, "-n", "identity", "--reset-values", &off])?;
+    let hooks = Objects::parse(&helm(config, &["get", "hooks", "third", "-n", "identity"])?)?;
+
+    let job = hooks.named("Job", "kagenti-netpol-ctl-cleanup")?;
+    ensure!(text(job, "/metadata/annotations/helm.sh~1hook") == "post-upgrade", "{job}");
+    let args = job["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    for flag in ["--watch-namespaces=spire,team2", "--leader-elect=true", "--cleanup-and-exit=true"] {
+        ensure!(args.contains(&format!("\"{flag}\"")), "{flag}: {args}");
+    }
+    ensure!(hooks.of("ClusterRole").chain(hooks.of("ClusterRoleBinding")).next().is_none(), "{hooks:?}");
+    for kind in ["Role", "RoleBinding"] {
+        let mut places: Vec<&str> = hooks.of(kind).map(|role| text(role, "/metadata/namespace")).collect();
+        places.sort_unstable();
+        ensure!(places == ["identity", "spire", "team2"], "{kind}: {places:?}");
+    }
+    // Its Lease is that of the component's chart with this list.
+    let set = ["--set=watchNamespaces={spire,team2}"];
+    let chart = Helm::get()?.template("netpol-ctl", "third", "identity", &set)?;
+    let lease = |objects: &Objects| -> Vec<Value> {
+        let rules = objects.of("Role").flat_map(|role| role["rules"].as_array().into_iter().flatten());
+        let leases = rules.filter(|rule| rule["resources"] == json!(["leases"]));
+        leases.map(|rule| rule["resourceNames"].clone()).collect()
+    };
+    ensure!(lease(&hooks) == lease(&chart), "{:?} {:?}", lease(&hooks), lease(&chart));
+    helm(config, &["uninstall", "third", "-n", "identity"]).map(drop)
 }
