@@ -25,13 +25,20 @@ pub use kube_api::{ApiError, KubeApi};
 pub use run::run;
 pub use settings::{Mode, Settings, SettingsError};
 
-const USAGE: &str = "Usage: agentcard-signer [--check | --version | --help]
+/// Source revision, given to the build as `KAGENTI_REVISION`.
+const REVISION: &str = match option_env!("KAGENTI_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+const USAGE: &str = "Usage: agentcard-signer [--check | version | --help]
 
 Signs an agent card with the X.509-SVID of this Pod. Settings come from the environment:
 SPIFFE_ENDPOINT_SOCKET, SVID_CERT_PATH, SVID_KEY_PATH, UNSIGNED_CARD_PATH, UNSIGNED_CARD_URL, AGENT_CARD_PATH,
 SIGN_TIMEOUT, AGENT_NAME, POD_NAMESPACE, CARD_SIGNATURE_PROFILES, SIGNER_MODE.
 
   --check    exit 0 when the signed card exists and its certificate is valid now (for a startup probe)
+  version    print version and source revision (also --version)
 ";
 
 /// The whole process: 0 when what was asked for is done, else 1.
@@ -41,8 +48,8 @@ pub async fn main(
 ) -> ExitCode {
     let argument = arguments.next();
     match argument.as_deref() {
-        Some("--version") => {
-            println!("agentcard-signer {}", env!("CARGO_PKG_VERSION"));
+        Some("version" | "--version") => {
+            println!("agentcard-signer {} ({REVISION})", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
         Some("--help" | "-h") => {
@@ -63,7 +70,7 @@ pub async fn main(
         (None, _) => run(&settings, || KubeApi::in_pod(&variable)).await,
         (Some("--check"), None) => check::run(&settings),
         (Some(argument), _) => {
-            tracing::error!(argument, "unknown argument: only --check, --version and --help are known");
+            tracing::error!(argument, "unknown argument: only --check, version and --help are known");
             ExitCode::FAILURE
         }
     }

@@ -89,9 +89,18 @@ async fn unknown_arguments_end_with_1() {
         assert_eq!(done.status.code(), Some(1));
         assert!(has(&lines(&done), "error", "unknown argument"));
     }
-    let version = output(&[], &["--version"]).await;
-    assert!(version.status.success() && version.stdout.starts_with(b"agentcard-signer "));
     assert!(output(&[], &["--help"]).await.stdout.starts_with(b"Usage:"));
+}
+
+/// Packaging 20: as the other programs say it.
+#[tokio::test]
+async fn packaging_20_version_names_the_revision() {
+    let revision = option_env!("KAGENTI_REVISION").unwrap_or("unknown");
+    let wanted = format!("agentcard-signer {} ({revision})\n", env!("CARGO_PKG_VERSION"));
+    for argument in ["version", "--version"] {
+        let said = output(&[], &[argument]).await;
+        assert_eq!((said.status.code(), String::from_utf8_lossy(&said.stdout).as_ref()), (Some(0), &*wanted));
+    }
 }
 
 #[tokio::test]
