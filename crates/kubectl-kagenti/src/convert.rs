@@ -178,11 +178,11 @@ impl Work<'_> {
             }
         }
         for Stand { path, item } in stands {
-            let given = at(&self.given, &path).is_some_and(|there| match (&item, there) {
-                (Some(item), Value::Array(list)) => list.contains(item),
+            let is_given = at(&self.given, &path).is_some_and(|value| match (&item, value) {
+                (Some(standing), Value::Array(items)) => items.contains(standing),
                 _ => true,
             });
-            let who = if given { "these values set" } else { "another old key sets" };
+            let who = if is_given { "these values set" } else { "another old key sets" };
             let what = item
                 .as_ref()
                 .and_then(name_of)
