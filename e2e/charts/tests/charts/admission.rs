@@ -27,7 +27,13 @@ fn registration(namespaces: &[&str]) -> Registration {
 fn the_configurations_are_those_of_the_program() -> Result<()> {
     for (args, namespaces) in [
         (&[][..], &[][..]),
-        (&["--set=watchNamespaces={team1,team2},createConfigurations=true"][..], &["team1", "team2"][..]),
+        (
+            // There the webhook may not publish an authority of its own.
+            &[
+                "--set=watchNamespaces={team1,team2},createConfigurations=true,tls.mode=files,tls.existingSecret=x",
+            ][..],
+            &["team1", "team2"][..],
+        ),
     ] {
         let objects = webhook(args)?;
         let program = registration(namespaces);
