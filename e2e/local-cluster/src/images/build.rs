@@ -35,7 +35,7 @@ impl Profile {
     }
 }
 
-/// Builds programs of the workspace for images: static, stamped with the revision, without paths of this machine.
+/// Builds programs of the workspace for images: static, stamped with the revision, released ones without paths of this machine.
 /// Blocks while cargo works; progress is shown on standard error.
 pub fn build_static(programs: &[&str], profile: Profile) -> Result<Binaries> {
     build_static_as(programs, profile, &revision()?)
@@ -45,13 +45,15 @@ pub fn build_static(programs: &[&str], profile: Profile) -> Result<Binaries> {
 pub(super) fn build_static_as(programs: &[&str], profile: Profile, revision: &str) -> Result<Binaries> {
     let target = target();
     let home = cargo_home()?;
-    let workspace = workspace();
     // With a target named, the flags do not reach build scripts and macros, which must stay dynamic.
-    let flags = [
+    let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={}=/build", workspace.display()),
         format!("--remap-path-prefix={}=/cargo", home.display()),
     ];
+    // Flags are part of what cargo keeps: with the folder in them every clone would compile all dependencies anew.
+    if profile == Profile::Release {
+        flags.push(format!("--remap-path-prefix={}=/build", workspace().display()));
+    }
     let quoted: Vec<String> = flags.iter().map(|flag| format!("{flag:?}")).collect();
     let arguments = [
         format!("--profile={}", profile.name()),
