@@ -66,7 +66,7 @@ yes
 {{- with get $row.values (toString .value) }}{{ $settings = . }}{{ else }}{{ $settings = list "(no such value)" }}{{ end -}}
 {{- else if eq (toString $row.as) "image" -}}
 {{- $parts := splitList "/" .value -}}
-{{- if and (eq (last $parts) "kagenti-operator") (or (gt (len $parts) 2) (regexMatch "[.:]|^localhost$" (first $parts))) (gt (len $parts) 1) -}}
+{{- if and (eq (last $parts) "kagenti-operator") (or (gt (len $parts) 2) (regexMatch "[.:]|^localhost$" (first $parts))) -}}
 {{- $settings = list (printf "global.registry=%s" (first $parts)) (printf "global.imagePrefix=%s" (rest $parts | initial | join "/")) -}}
 {{- else -}}
 {{- $images := include "suite.components" . | fromYamlArray | join ", " -}}

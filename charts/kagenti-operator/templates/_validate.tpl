@@ -29,10 +29,12 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with get $on "kagenti-crds-agent" -}}
 {{- $crds := dict -}}
-{{- with get $on "kagenti-crds-agent" }}{{ include "kagenti.own" (dict "root" . "into" $crds) }}{{ end -}}
-{{- if and (hasKey $on "kagenti-crds-agent") (not $crds.keep) (ne .Values.uninstall.cleanup "unenroll") -}}
+{{- include "kagenti.own" (dict "root" . "into" $crds) -}}
+{{- if and (not $crds.keep) (ne $.Values.uninstall.cleanup "unenroll") -}}
 {{- include "kagenti.finding" (dict "ctx" $ctx "text" "kagenti-crds-agent.keep=false deletes every agent on uninstall and needs uninstall.cleanup=unenroll, so that their workloads are released first: set it too, or leave keep at true") -}}
+{{- end -}}
 {{- end -}}
 {{- range $name := list "agent-ctl" "tekton-build-ctl" "gateway-ctl" "kagent-ctl" "bundle-service" "kagenti-crds-gateway" "kagenti-crds-kagent" -}}
 {{- with get $.Values $name -}}
