@@ -18,7 +18,7 @@ use spiffe_svid::{Svid, SvidSource};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{FetchError, PeerProblem, Phase, ProtocolProblem, tls_error};
@@ -148,22 +148,18 @@ impl Connector {
         turn: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<TcpStream, FetchError> {
         let limit = self.limits.connect_timeout;
-        let (started, silence) = (Instant::now(), limit / SILENT);
-        loop {
-            let left = limit.saturating_sub(started.elapsed());
-            let mut attempt = std::pin::pin!(TcpStream::connect(address));
-            if !suspect && left > silence {
-                match timeout(silence, &mut attempt).await {
-                    Ok(result) => return result.map_err(|error| FetchError::of_connect(&error)),
-                    Err(_) if self.may_retry(turn) => continue,
-                    Err(_) => {}
-                }
+        let (end, silence) = (Instant::now() + limit, limit / SILENT);
+        let mut attempt = std::pin::pin!(TcpStream::connect(address));
+        while !suspect && end.saturating_duration_since(Instant::now()) > silence {
+            match timeout(silence, &mut attempt).await {
+                Ok(result) => return result.map_err(|error| FetchError::of_connect(&error)),
+                Err(_) if self.may_retry(turn) => attempt.set(TcpStream::connect(address)),
+                Err(_) => break,
             }
-            let left = limit.saturating_sub(started.elapsed());
-            return match timeout(left, attempt).await {
-                Ok(result) => result.map_err(|error| FetchError::of_connect(&error)),
-                Err(_) => Err(FetchError::Timeout(Phase::Connect)),
-            };
+        }
+        match timeout_at(end, attempt).await {
+            Ok(result) => result.map_err(|error| FetchError::of_connect(&error)),
+            Err(_) => Err(FetchError::Timeout(Phase::Connect)),
         }
     }
 
