@@ -88,19 +88,12 @@ pub(crate) fn files(root: &Path) -> Result<Vec<Generated>> {
             content: manifest::chart_yaml(chart),
         });
         if !matches!(chart.kind, Kind::Library | Kind::Umbrella) {
-            files.push(Generated {
-                path: format!("charts/{}/files/defaults.json", chart.folder).into(),
-                content: format!(
-                    "{}\n",
-                    serde_json::to_string_pretty(&values::settings(root, chart.folder)?)?
-                ),
-            });
+            let path = format!("charts/{}/files/defaults.json", chart.folder);
+            files.push(Generated::json(path, &values::settings(root, chart.folder)?)?);
         }
         if chart.kind != Kind::Library {
-            files.push(Generated {
-                path: format!("charts/{}/values.schema.json", chart.folder).into(),
-                content: format!("{}\n", serde_json::to_string_pretty(&schema::of(root, chart)?)?),
-            });
+            let path = format!("charts/{}/values.schema.json", chart.folder);
+            files.push(Generated::json(path, &schema::of(root, chart)?)?);
         }
     }
     Ok(files)

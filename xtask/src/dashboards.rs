@@ -67,9 +67,9 @@ pub(crate) fn files(root: &Path) -> Result<Vec<Generated>> {
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let board: Dashboard =
             serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-        let content = format!("{}\n", serde_json::to_string_pretty(&rendered(name, &board))?);
+        let board = rendered(name, &board);
         for folder in ["charts/kagenti-operator/files/dashboards", "deploy/dashboards"] {
-            files.push(Generated { path: format!("{folder}/{name}.json").into(), content: content.clone() });
+            files.push(Generated::json(format!("{folder}/{name}.json"), &board)?);
         }
     }
     Ok(files)

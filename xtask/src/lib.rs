@@ -11,6 +11,7 @@ pub mod sections;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde_json::Value;
 
 /// A generated file.
 pub struct Generated {
@@ -18,6 +19,13 @@ pub struct Generated {
     pub path: PathBuf,
     /// What the file must contain.
     pub content: String,
+}
+
+impl Generated {
+    /// A file of JSON for people, too: indented, with a newline at its end.
+    fn json(path: impl Into<PathBuf>, value: &Value) -> Result<Self> {
+        Ok(Self { path: path.into(), content: format!("{}\n", serde_json::to_string_pretty(value)?) })
+    }
 }
 
 /// The generated files whose content on disk differs from what the sources say.
