@@ -1,9 +1,8 @@
 //! `helm test` of a release that is not well: it fails, and what it prints says why (packaging §15).
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Json as _, kinds, secs, wait_for};
+use e2e::{Json as _, kinds, secs};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use crate::chart::{Helm, NAMESPACE, RELEASE};
 use crate::installed::Turn;
@@ -55,13 +54,7 @@ async fn packaging_22_helm_test_says_what_is_wrong() -> Result<()> {
     let selector = service.pointer("/spec/selector").context("a selector")?;
     turn.operator.set_spec(kinds::SERVICE, SERVICE, json!({"selector": selector})).await?;
     release::until_ready(&turn.operator, secs(120)).await?;
-    // kube-proxy is a moment behind.
-    let address = format!("{}:443", service.text("/spec/clusterIP"));
-    wait_for(secs(30), "the Service to lead to the webhook again", async || {
-        let connected = tokio::time::timeout(secs(1), TcpStream::connect(&address)).await;
-        Ok(connected.is_ok_and(|stream| stream.is_ok()).then_some(()))
-    })
-    .await?;
+    release::answers(&turn.operator).await?;
     outcome?;
     let (passed, said) = helm_test(&helm).await?;
     ensure!(passed && !said.contains("FAILED"), "{said}");
