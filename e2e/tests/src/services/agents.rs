@@ -15,6 +15,8 @@ pub const SECRET_PREFIX: &str = "kagenti-keycloak-client-credentials-";
 pub const SECRET_ANNOTATION: &str = "kagenti.io/keycloak-client-credentials-secret-name";
 /// Template annotation with the revision, from the second one on.
 pub const REVISION_ANNOTATION: &str = "kagenti.io/keycloak-client-credentials-revision";
+/// Annotation of the Secret with the workload it speaks of, `<namespace>/<kind>/<name>`.
+pub const WORKLOAD_ANNOTATION: &str = "kagenti.io/workload";
 /// The label that makes a workload an agent.
 pub const TYPE: &str = "kagenti.io/type";
 
@@ -42,7 +44,7 @@ pub fn authbridge_config(url: &str, realm: &str) -> Object {
 pub async fn credentials_secret(ns: &Ns, workload: &str) -> Result<Option<Value>> {
     let secrets = ns.list(kinds::SECRET, "app.kubernetes.io/managed-by=kagenti-operator").await?;
     Ok(secrets.into_iter().find(|secret| {
-        let of = secret.annotation("kagenti.io/workload").unwrap_or_default();
+        let of = secret.annotation(WORKLOAD_ANNOTATION).unwrap_or_default();
         secret.name().starts_with(SECRET_PREFIX) && of.rsplit('/').next() == Some(workload)
     }))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::json::Json as _;
 use e2e::services::agents::{
-    self, SECRET_ANNOTATION, TYPE, account, agent, credentials_secret, until_credentials,
+    self, SECRET_ANNOTATION, TYPE, WORKLOAD_ANNOTATION, account, agent, credentials_secret, until_credentials,
 };
 use e2e::services::registration::{Login, NEXT_CHECK, Registration, Setup};
 use e2e::services::{Account, Fault, without_pods};
@@ -199,8 +199,12 @@ async fn client_04_names_that_were_given() -> Result<()> {
     // The client stays as long as one of them is there.
     ns.delete(kinds::DEPLOYMENT, "twice").await?;
     ns.gone(secs(20), kinds::DEPLOYMENT, "twice").await?;
-    let one = |secret: &Value| secret.items("/metadata/ownerReferences").len() == 1;
-    let left = ns.until(secs(20), kinds::SECRET, &name, "one owner", one).await?;
+    // The garbage collector may drop the reference first; the Secret then names the StatefulSet a moment later.
+    let one = |secret: &Value| {
+        secret.items("/metadata/ownerReferences").len() == 1
+            && secret.annotation(WORKLOAD_ANNOTATION) == Some("client-04-names/StatefulSet/twice")
+    };
+    let left = ns.until(secs(20), kinds::SECRET, &name, "one owner, the StatefulSet", one).await?;
     ns.stays(secs(3), kinds::SECRET, &name).await?;
     let account = account(&left)?;
     registration.realm().token(&account).await?;
