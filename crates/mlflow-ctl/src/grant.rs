@@ -55,10 +55,10 @@ impl Marks {
         self.labelled || self.owners.iter().any(|owner| *owner.uid == *workload.uid)
     }
 
-    /// Only we and the garbage collector may have a say: a label alone, copied to somebody's object, is not enough to
-    /// delete it when the workload is not among its owners.
+    /// May be deleted for this workload, to which its name leads: the workload owns it, or it has our label and lost its
+    /// owner. A label alone, copied to an object that somebody else owns, is not enough.
     pub fn belongs_to(&self, workload: &Workload) -> bool {
-        self.owners.iter().any(|owner| names(owner, workload))
+        (self.labelled && self.owners.is_empty()) || self.owners.iter().any(|owner| names(owner, workload))
     }
 
     fn in_order(&self, workload: &Workload) -> bool {
@@ -383,6 +383,21 @@ mod tests {
             panic!()
         };
         assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+    }
+
+    /// MLflow §9: un-enrolment deletes what is ours, one that lost its owner reference too.
+    #[rstest]
+    #[case::as_made(|_: &mut Value| {}, true)]
+    #[case::lost_its_owner(|role: &mut Value| role["metadata"]["ownerReferences"] = json!([]), true)]
+    #[case::lost_its_label(|role: &mut Value| role["metadata"]["labels"] = json!({}), true)]
+    #[case::of_somebody_else(|role: &mut Value| role["metadata"]["ownerReferences"][0]["kind"] = json!("ConfigMap"), false)]
+    #[case::foreign(|role: &mut Value| {
+        role["metadata"]["labels"] = json!({});
+        role["metadata"]["ownerReferences"] = json!([]);
+    }, false)]
+    fn what_may_be_deleted(#[case] change: fn(&mut Value), #[case] want: bool) {
+        let agent = agent();
+        assert_eq!(RoleState::of(changed(role(&WANT, &agent), change)).marks.belongs_to(&agent), want);
     }
 
     /// MLflow §13: a workload that was made anew corrects the UID; other owners stay.

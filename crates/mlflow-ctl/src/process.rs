@@ -6,7 +6,6 @@ use controller_kit::{
     cli,
     commands::CommonCommand,
     process::{self, Process},
-    selftest::everywhere,
 };
 use rest_client::ca::CaFile;
 
@@ -24,27 +23,13 @@ const CA_POLL: Duration = Duration::from_secs(10);
 /// The command line.
 pub type Cli = cli::Cli<Settings, CommonCommand>;
 
-/// Rights the controller cannot do without (MLflow §11).
-const RIGHTS: [(&str, &str, &str); 10] = [
-    ("apps", "deployments", "watch"),
-    ("apps", "deployments", "patch"),
-    ("apps", "statefulsets", "patch"),
-    ("rbac.authorization.k8s.io", "roles", "create"),
-    ("rbac.authorization.k8s.io", "rolebindings", "create"),
-    ("rbac.authorization.k8s.io", "rolebindings", "delete"),
-    ("mlflow.kubeflow.org", "experiments", "update"),
-    ("agent.kagenti.dev", "agentruntimes/status", "patch"),
-    ("", "configmaps", "watch"),
-    ("events.k8s.io", "events", "create"),
-];
-
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
     let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(command) => command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await,
+        Some(command) => command.run(&COMPONENT, args).await,
     }
 }
 

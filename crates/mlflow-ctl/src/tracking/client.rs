@@ -1,6 +1,6 @@
 //! The one client of the process: connections, token, and what is known of each server (MLflow §5.1, §5.2, §5.4).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use controller_kit::version;
 use rest_client::{
@@ -9,12 +9,12 @@ use rest_client::{
     client::StartError,
     options::{ClientOptions, Observer, RetryPolicy},
 };
-use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    answers::{self, Code, Pace, Problem},
+    answers::{self, Code, Problem},
     capabilities::{self, Capabilities, Usage},
     experiments::{Asked, Failure, Found, Session},
+    known::KnownServers,
     requests::{Destination, Operation},
     token::TokenFile,
 };
@@ -23,11 +23,6 @@ use crate::{
     settings::{Settings, TrackingAuth, Workspaces},
     workload::WorkloadKey,
 };
-
-/// How long the answer of `server-info` counts.
-const FRESH: Duration = Duration::from_secs(600);
-/// Servers of which something is remembered.
-const SERVERS: usize = 64;
 
 /// Talks to MLflow.
 pub struct Tracking {
@@ -38,7 +33,7 @@ pub struct Tracking {
     workspaces: Workspaces,
     auth: TrackingAuth,
     restore: bool,
-    known: Mutex<HashMap<BaseUrl, (Instant, Capabilities)>>,
+    known: KnownServers,
 }
 
 impl Tracking {
@@ -71,7 +66,7 @@ impl Tracking {
             workspaces: settings.mlflow_workspaces,
             auth: settings.mlflow_tracking_auth.clone(),
             restore: settings.mlflow_restore_deleted,
-            known: Mutex::default(),
+            known: KnownServers::default(),
         })
     }
 
@@ -102,36 +97,16 @@ impl Tracking {
             return Ok(usage(&Capabilities::default()));
         }
         let base = self.base(server);
-        // One question for all workloads: who comes meanwhile waits for its answer.
-        let mut known = self.known.lock().await;
-        if let Some((at, capabilities)) = known.get(base)
-            && at.elapsed() < FRESH
-        {
-            return Ok(usage(capabilities));
-        }
-        let token = self.token_for(base).await;
-        let session = Session { to: Destination { base, workspace: None, token: token.as_ref() } };
-        let request = session.to.server_info();
-        let read = match session.ask(&self.client, Operation::ServerInfo, request).await {
-            Ok(answer) => Capabilities::read(answer),
-            Err(Failure::Problem(problem)) => Err(problem),
-            Err(Failure::NoWorkspaces) => Ok(Capabilities::default()),
+        let question = async {
+            let token = self.token_for(base).await;
+            let session = Session { to: Destination { base, workspace: None, token: token.as_ref() } };
+            match session.ask(&self.client, Operation::ServerInfo, session.to.server_info()).await {
+                Ok(answer) => Capabilities::read(answer),
+                Err(Failure::Problem(problem)) => Err(problem),
+                Err(Failure::NoWorkspaces) => Ok(Capabilities::default()),
+            }
         };
-        match read {
-            Ok(capabilities) => {
-                let usage = usage(&capabilities);
-                if known.get(base).is_none_or(|(_, before)| *before != capabilities) {
-                    tracing::info!(server = %base, workspaces = usage.workspaces, auth = ?usage.auth, "MLflow server");
-                }
-                remember(&mut known, base, capabilities);
-                Ok(usage)
-            }
-            // What a server once said holds while it is away.
-            Err(problem) if problem.code.pace() == Pace::Transient && known.contains_key(base) => {
-                Ok(known.get(base).map_or_else(|| usage(&Capabilities::default()), |(_, held)| usage(held)))
-            }
-            Err(problem) => Err(problem),
-        }
+        Ok(usage(&self.known.capabilities(base, question).await?))
     }
 
     /// Creates, finds or restores an experiment; gives its id.
@@ -198,29 +173,13 @@ impl Tracking {
             return Err(Problem::new(Code::WorkspacesDisabled, text).into());
         }
         tracing::info!(server = %base, "the MLflow server has workspaces switched off");
-        let mut known = self.known.lock().await;
-        let auth = known.get(base).and_then(|(_, known)| known.auth.clone());
-        remember(&mut known, base, Capabilities { workspaces: Some(false), auth });
+        self.known.without_workspaces(base);
         done
     }
 
     async fn token_for(&self, base: &BaseUrl) -> Option<rest_client::Secret> {
         if base.is_https() || self.send_over_http { self.token.get().await } else { None }
     }
-}
-
-fn remember(
-    known: &mut HashMap<BaseUrl, (Instant, Capabilities)>,
-    base: &BaseUrl,
-    capabilities: Capabilities,
-) {
-    if known.len() >= SERVERS && !known.contains_key(base) {
-        known.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if known.len() >= SERVERS {
-            known.clear();
-        }
-    }
-    known.insert(base.clone(), (Instant::now(), capabilities));
 }
 
 fn workload_tag(key: &WorkloadKey) -> String {
