@@ -299,8 +299,9 @@ impl Registration {
 
     /// A registered agent: a Deployment, its AgentRuntime for the conditions, and its credentials.
     pub async fn registered(&self, ns: &Ns, name: &str) -> Result<Account> {
-        ns.create(agents::agent(name)).await?;
+        // The AgentRuntime first: a condition that only a full look finds out would come with the next one otherwise.
         ns.create(objects::agent_runtime(name, name)).await?;
+        ns.create(agents::agent(name)).await?;
         let secret = agents::until_credentials(ns, Duration::from_secs(30), name).await?;
         agents::account(&secret)
     }

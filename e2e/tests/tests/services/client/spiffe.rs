@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use e2e::json::Json as _;
 use e2e::services::agents::{agent, credentials_secret, until_credentials};
-use e2e::services::registration::{Registration, Setup};
+use e2e::services::registration::{NEXT_CHECK, Registration, Setup};
 use e2e::services::{Account, agents};
 use e2e::{Options, kinds, objects, secs};
 use serde_json::json;
@@ -28,7 +28,8 @@ async fn client_02_spiffe_id() -> Result<()> {
     let credentials = agents::account(&until_credentials(&ns, secs(20), "weather-agent").await?)?;
     ensure!(credentials.id == "spiffe://example.org/ns/team1/sa/mysa", "{credentials:?}");
     ns.create(objects::agent_runtime("weather-agent", "weather-agent")).await?;
-    ns.until_condition(secs(20), "weather-agent", "AudienceScopeReady", "True/Attached").await?;
+    // What is said of the scope is found out by a full check.
+    ns.until_condition(NEXT_CHECK, "weather-agent", "AudienceScopeReady", "True/Attached").await?;
     let realm = registration.realm();
     ensure!(realm.existing(&credentials.id).await?.text("/name") == "team1/weather-agent");
     let scope = realm.scope("agent-team1-weather-agent-aud").await?.unwrap_or_default();
