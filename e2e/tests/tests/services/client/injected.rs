@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use api_types::names::annotation::CONFIG_HASH;
 use e2e::json::Json as _;
 use e2e::services::agents::{
     self, REVISION_ANNOTATION, SECRET_ANNOTATION, account, agent, credentials_secret, until_credentials,
@@ -29,6 +30,11 @@ fn injected() -> Setup {
 async fn enabled(registration: &Registration, name: &str) -> Result<Ns> {
     let ns = registration.namespace(name, json!({"kagenti-enabled": "true"})).await?;
     ns.apply(agents::authbridge_config(registration.url(), registration.realm().name())).await?;
+    // The component fills in the rest; after that, every agent that is enrolled already is rolled out again.
+    let filled = |map: &Value| {
+        map.label("kagenti.io/defaults") == Some("true") && !map["data"]["CREDENTIAL_WAIT_TIMEOUT"].is_null()
+    };
+    ns.until(secs(20), kinds::CONFIG_MAP, "authbridge-config", "the defaults", filled).await?;
     Ok(ns)
 }
 
@@ -165,6 +171,9 @@ async fn client_split_11_moving_between_operator_and_sidecar() -> Result<()> {
     let secret = until_credentials(&ns, secs(20), "weather").await?;
     registration.until_registered(&ns, secs(40), "weather", "True/Registered").await?;
     until_pods(&ns, "weather", "Pods with the Secret", |pod| has_secret(pod, secret.name())).await?;
+    // The label is there from the start, so registration does not wait for runtime-ctl: its rollout may come later.
+    let enrolled = |object: &Value| object.template_annotation(CONFIG_HASH).is_some();
+    ns.until(secs(40), kinds::DEPLOYMENT, "weather", "its enrolment", enrolled).await?;
     ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
     let before = account(&secret)?;
     let uuid = realm.existing(id).await?.text("/id").to_owned();
