@@ -72,7 +72,13 @@ async fn client_01_register() -> Result<()> {
     realm.accepts(&token, "team1/weather-agent").await?;
     let annotated = |object: &Value| object.template_annotation(SECRET_ANNOTATION) == Some(SECRET);
     ns.until(secs(20), kinds::DEPLOYMENT, "weather-agent", "the annotation", annotated).await?;
-    let writes = registration.object_writes(mark, "client-registration-ctl")?;
+    // The log shows a request when it is answered, which is after its effect; and others share this process.
+    let writes = wait_for(secs(10), "the patch in the audit log", async || {
+        let mut writes = registration.object_writes(mark, "client-registration-ctl")?;
+        writes.retain(|request| request.namespace == ns.name());
+        Ok(writes.iter().any(|request| request.resource == "deployments").then_some(writes))
+    });
+    let writes = writes.await?;
     let first = |resource: &str| writes.iter().position(|request| request.resource == resource);
     ensure!(first("secrets") < first("deployments") && first("secrets").is_some(), "{writes:?}");
     let template = ns.get(kinds::DEPLOYMENT, "weather-agent").await?;
@@ -158,7 +164,10 @@ async fn client_04_eligibility_table() -> Result<()> {
     wanted.sort_unstable();
     ensure!(registration.realm().agents().await? == wanted);
     // A gate that is closed again removes nothing, and nothing is registered.
+    ns.create(objects::agent_runtime("agent", "agent")).await?;
     registration.set_gates("clientRegistration: false\n").await?;
+    // Gates and workloads come by different watches: the newcomer must not overtake the gate.
+    registration.until_registered(&ns, secs(20), "agent", "False/GateDisabled").await?;
     ns.create(objects::agent_runtime("late", "late")).await?;
     ns.create(agent("late")).await?;
     registration.until_registered(&ns, secs(20), "late", "False/GateDisabled").await?;
@@ -388,9 +397,10 @@ async fn client_23_leak_check() -> Result<()> {
                 .contains("/clients")
                 .then(|| Fault::json(status, &json!({"error": "x", "error_description": sent})))
         };
+        // Before the agent is created: some refusals are not tried again for minutes.
+        let mark = proxy.mark();
         proxy.fault(echo);
         ns.create(agent(&format!("refused-{status}")).replicas(0)).await?;
-        let mark = proxy.mark();
         wait_for(secs(20), "a refused request", async || {
             Ok(proxy.since(mark).iter().any(|seen| seen.status == status).then_some(()))
         })
