@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use e2e::json::Json as _;
 use e2e::services::Account;
-use e2e::services::agents::{REVISION_ANNOTATION, account, until_credentials};
+use e2e::services::agents::{REVISION_ANNOTATION, SECRET_ANNOTATION, account, until_credentials};
 use e2e::services::registration::{NEXT_CHECK, Registration, Setup};
 use e2e::{kinds, secs, wait_for};
 use serde_json::{Value, json};
@@ -18,8 +18,9 @@ async fn client_06_drift() -> Result<()> {
     registration.until_registered(&ns, secs(20), "weather", "True/Registered").await?;
     let redirect = json!(["https://example.test/*"]);
     let changes = json!({"serviceAccountsEnabled": false, "name": "mine", "redirectUris": redirect});
-    realm.change_client("team1/weather", changes).await?;
+    // Before the change: the repair may come before the answer to it.
     let mark = proxy.mark();
+    realm.change_client("team1/weather", changes).await?;
     let client = wait_for(NEXT_CHECK, "the client to be repaired", async || {
         let client = realm.existing("team1/weather").await?;
         let done = client["serviceAccountsEnabled"] == true && client["name"] == "team1/weather";
@@ -62,6 +63,9 @@ async fn client_18_rotation() -> Result<()> {
     let (realm, ns) = (registration.realm(), registration.place("team1").await?);
     let first = registration.registered(&ns, "weather").await?;
     registration.until_registered(&ns, secs(20), "weather", "True/Registered").await?;
+    // The annotation may come after the condition, and is a rollout of its own.
+    let annotated = |object: &Value| object.template_annotation(SECRET_ANNOTATION).is_some();
+    ns.until(secs(20), kinds::DEPLOYMENT, "weather", "the annotation", annotated).await?;
     ns.rolled_out(secs(40), kinds::DEPLOYMENT, "weather").await?;
     let sets = ns.replica_sets("weather").await?.len();
     let name = until_credentials(&ns, secs(5), "weather").await?.name().to_owned();
