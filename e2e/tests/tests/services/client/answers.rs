@@ -50,9 +50,9 @@ async fn all_are_told(
     registration.proxy()?.fault(fault);
     for case in cases.iter() {
         ns.create(objects::agent_runtime(case.agent, case.agent)).await?;
-        ns.create(agent(case.agent).replicas(0)).await?;
     }
     // All at once: what is said of a server that fails changes when it is left alone.
+    try_join_all(cases.iter().map(|case| ns.create(agent(case.agent).replicas(0)))).await?;
     try_join_all(cases.iter().map(async |case| {
         let told = |object: &Value| {
             let said = object.condition("ClientRegistered");
@@ -155,10 +155,14 @@ async fn client_fault_strange_answers() -> Result<()> {
     all_are_told(&registration, &ns, secs(60), &cases).await?;
 
     let proxy = registration.proxy()?;
+    // Only the first ten seconds of each: a machine that is slow has time for more tries after longer pauses.
     let of = |name: &str| {
         let case = cases.iter().find(|case| case.agent == name);
-        let hits = proxy.seen().into_iter().filter(|seen| case.is_some_and(|case| case.is_hit(seen)));
-        hits.collect::<Vec<_>>()
+        let mut hits: Vec<_> =
+            proxy.seen().into_iter().filter(|seen| case.is_some_and(|case| case.is_hit(seen))).collect();
+        let first = hits.first().map(|seen| seen.at);
+        hits.retain(|seen| first.is_some_and(|first| seen.at.duration_since(first) < secs(10)));
+        hits
     };
     // A refused token is replaced once; a missing right is not asked about again for minutes. News of the Deployment may
     // be a reason for one more look at it.
@@ -175,11 +179,12 @@ async fn client_fault_strange_answers() -> Result<()> {
     registration.keeps_secrets(&[]).await
 }
 
-/// Answers that take 30 s, with the limit of 15 s, both by a factor of 15; and connections that break.
+/// Answers that take 30 s, with the limit of 15 s, both by a factor of 7.5, so that a real Keycloak can keep to it on a
+/// busy machine; and connections that break.
 #[tokio::test]
 #[ignore = "services: just e2e-services"]
 async fn client_fault_slow_and_broken_connections() -> Result<()> {
-    no_answers("client-slow", secs(2), "--keycloak-timeout=1s").await
+    no_answers("client-slow", secs(4), "--keycloak-timeout=2s").await
 }
 
 #[tokio::test]
