@@ -119,7 +119,8 @@ impl Tracking {
     }
 }
 
-/// Makes the MLflow object as its operator would, available at this URL.
+/// Makes the MLflow object as its operator would, available at this URL. May be repeated when only the first half was
+/// done.
 pub async fn create_mlflow(global: &Ns, url: &str) -> Result<Value> {
     let object = objects::named(kinds::MLFLOW, "mlflow").spec(json!({
         "backendStoreUri": "sqlite:////mlflow/mlflow.db",
@@ -127,7 +128,9 @@ pub async fn create_mlflow(global: &Ns, url: &str) -> Result<Value> {
         "serveArtifacts": true,
         "storage": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}},
     }));
-    global.create(object).await?;
+    if global.find(kinds::MLFLOW, "mlflow").await?.is_none() {
+        global.create(object).await?;
+    }
     set_available(global, url, true).await
 }
 
