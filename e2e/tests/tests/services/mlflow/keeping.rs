@@ -1,5 +1,7 @@
 //! Scenarios 2, 6, 15, 19: keeping, changing, removing.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use e2e::json::Json as _;
 use e2e::services::agents::{TYPE, tracked};
@@ -21,6 +23,11 @@ async fn mlflow_02_nothing_to_do() -> Result<()> {
     ns.create(tracked("weather")).await?;
     tracking.until_configured(&ns, secs(10), "weather").await?;
     ns.rolled_out(secs(60), kinds::DEPLOYMENT, "weather").await?;
+    // Its controllers write the status a last time after the rollout.
+    wait_for(secs(60), "the Deployment to be left alone", async || {
+        ns.stays(secs(2), kinds::DEPLOYMENT, "weather").await.map(Some)
+    })
+    .await?;
     let mark = tracking.cluster().audit()?.mark()?;
     let creates = calls(&server, "experiments/create").len();
     tracking.restart_with(&[]).await?;
@@ -136,7 +143,8 @@ async fn mlflow_19_condition() -> Result<()> {
     ns.create(objects::agent_runtime("weather", "weather")).await?;
     ns.until_condition(secs(30), "weather", CONDITION, "True/Configured").await?;
     let first = ns.until_ready(secs(30), "weather").await?;
-    let kinds_of = |runtime: &Value| -> Vec<String> {
+    // Sorted: their order on the server is that of whoever applied last.
+    let kinds_of = |runtime: &Value| -> BTreeSet<String> {
         runtime.items("/status/conditions").iter().map(|c| c.text("/type").to_owned()).collect()
     };
     let wanted = kinds_of(&first);

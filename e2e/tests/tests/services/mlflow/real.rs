@@ -136,7 +136,8 @@ async fn mlflow_16_lost_experiment() -> Result<()> {
     ensure!(experiments.by_name("team1/weather").await?.context("no experiment")?["experiment_id"] == now);
     log_run(server.python(), &literals(&after, "agent")).await?;
     let writes = tracking.object_writes(mark, COMPONENT)?;
-    let patches = writes.iter().filter(|write| write.resource == "deployments").count();
+    // A 409 changed nothing: the Deployment's own controller wrote its status in between.
+    let patches = writes.iter().filter(|write| write.resource == "deployments" && write.code != 409).count();
     ensure!(patches == 1, "{patches} patches: {writes:?}");
     Ok(())
 }
