@@ -36,6 +36,8 @@ async fn server_down(count: usize, outage: Duration) -> Result<()> {
     ensure!(rate < 1.0, "{rate} calls per second");
     ensure!(configured(&ns).await? == 0, "a workload was patched");
     for number in 0..count {
+        // Until the server is left alone the agents ask one after the other, so the last is told late.
+        ns.until_event(secs(60), &format!("agent-{number}"), "MLflowExperimentFailed").await?;
         let events = ns.events(&format!("agent-{number}"), "MLflowExperimentFailed").await?;
         ensure!(Ns::occurrences(&events) == 1, "agent-{number}: {events:?}");
         ensure!(events[0].text("/type") == "Warning", "{events:?}");
@@ -75,9 +77,12 @@ async fn moves(count: usize) -> Result<()> {
     }
     wait_for(secs(300), "all agents to be set up and available", async || {
         let all = ns.list(kinds::DEPLOYMENT, "").await?;
+        // All Pods new: while the old one ends there is a moment without any, and then nothing is limited.
         let ready = |w: &&Value| {
             w.template_annotation(uri).is_some()
-                && w.number("/status/availableReplicas") == Some(1)
+                && ["replicas", "updatedReplicas", "availableReplicas"]
+                    .iter()
+                    .all(|field| w.number(&format!("/status/{field}")) == Some(1))
                 && w.number("/status/observedGeneration") == Some(w.generation())
         };
         Ok((all.iter().filter(ready).count() == count).then_some(()))
