@@ -11,7 +11,8 @@ use card_ctl::fetch::{FetchError, FetchLimits, FetchRequest, Fetcher};
 use fetch_support::{Reply, Server, card, limits, request};
 use tokio::task::JoinSet;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What a dead agent takes; who has to wait for one takes longer than half of it.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn slow() -> FetchLimits {
     FetchLimits { timeout: PATIENCE, ..limits() }
@@ -44,7 +45,7 @@ async fn two_hundred_dead_agents_do_not_delay_a_healthy_one() {
     until("four to be under way in each of ten namespaces, and the others to wait", all).await;
     let started = Instant::now();
     fetcher.fetch(of("alive", false, healthy.address)).await.expect("a card");
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
     assert!(dead.connections() <= 40, "the others wait in the queue, not in connections");
 }
 
@@ -63,7 +64,7 @@ async fn known_dead_agents_leave_room_in_their_own_namespace() {
     for number in 0..50 {
         fetcher.fetch(of(&format!("team{number}"), false, healthy.address)).await.expect("a card");
     }
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -119,7 +120,7 @@ async fn giving_up_gives_the_slot_back() {
     hanging.abort();
     let started = Instant::now();
     fetcher.fetch(of("b", false, healthy.address)).await.expect("a card");
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 /// However many wait: the end of the process is no deep recursion.

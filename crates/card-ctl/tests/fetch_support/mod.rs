@@ -25,8 +25,8 @@ pub enum Reply {
     Reset(Vec<u8>),
     /// Write, then say nothing more.
     Silence(Vec<u8>),
-    /// Write byte by byte with a pause before each, then wait for the next request.
-    Slowly(Vec<u8>, Duration),
+    /// Pause, write, then wait for the next request.
+    Later(Vec<u8>, Duration),
     /// Write the first part, then the second one again and again, with a pause between.
     Drip(Vec<u8>, Vec<u8>, Duration),
 }
@@ -140,14 +140,9 @@ async fn converse(
 pub async fn act<S: AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> bool {
     match reply {
         Reply::Write(bytes) => stream.write_all(&bytes).await.is_ok(),
-        Reply::Slowly(bytes, pause) => {
-            for byte in bytes {
-                tokio::time::sleep(pause).await;
-                if stream.write_all(&[byte]).await.is_err() {
-                    return false;
-                }
-            }
-            true
+        Reply::Later(bytes, pause) => {
+            tokio::time::sleep(pause).await;
+            stream.write_all(&bytes).await.is_ok()
         }
         Reply::Close(bytes) | Reply::Reset(bytes) => {
             let _ = stream.write_all(&bytes).await;
@@ -169,10 +164,10 @@ pub async fn act<S: AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> bool {
     }
 }
 
-/// Limits for tests: nothing is denied (the servers are on loopback), one second for all.
+/// Limits for tests: nothing is denied (the servers are on loopback), and more time than a busy machine needs.
 pub fn limits() -> FetchLimits {
     FetchLimits {
-        timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_millis(500),
         deny: DenyList::empty(),
         ..FetchLimits::default()

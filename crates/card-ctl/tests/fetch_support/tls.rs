@@ -113,17 +113,15 @@ impl Client {
     /// Writes an SVID and waits until it is in use.
     pub async fn rotate(&self, ca: &Ca, bundle: &[&Ca]) {
         let mut changed = self.source.changed();
-        changed.mark_unchanged();
-        self.write(ca, bundle);
-        // The files change one by one; the last change counts.
-        tokio::time::timeout(Duration::from_secs(5), changed.changed())
-            .await
-            .expect("in time")
-            .expect("open");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let leaf = self.write(ca, bundle);
+        // The files change one by one, the certificate last.
+        let arrived =
+            changed.wait_for(|svid| svid.as_ref().is_some_and(|svid| svid.chain().first() == Some(&leaf)));
+        tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("in time").expect("open");
     }
 
-    fn write(&self, ca: &Ca, bundle: &[&Ca]) {
+    /// Writes an SVID; its certificate.
+    fn write(&self, ca: &Ca, bundle: &[&Ca]) -> CertificateDer<'static> {
         let pair = ca.issue(&leaf("spiffe://example.org/card-ctl"));
         let write = |name: &str, text: String| {
             std::fs::write(self.directory.path().join(name), text).expect("written");
@@ -131,12 +129,13 @@ impl Client {
         write("bundle.pem", bundle.iter().map(|ca| ca.pem()).collect());
         write("key.pem", pair.key.serialize_pem());
         write("svid.pem", pem(&pair.chain));
+        pair.chain.first().expect("a leaf").clone()
     }
 
     async fn until(&self, wanted: impl Fn(&str) -> bool) {
         let mut changed = self.source.changed();
         let arrived = changed.wait_for(|svid| svid.as_ref().is_some_and(|svid| wanted(svid.id())));
-        tokio::time::timeout(Duration::from_secs(5), arrived).await.expect("in time").expect("open");
+        tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("in time").expect("open");
     }
 }
 
