@@ -147,7 +147,7 @@ async fn without_an_svid_it_waits_for_the_timeout_and_ends_with_1() {
     let started = Instant::now();
     assert!(!is_success(run(&pod.settings(&[("SIGN_TIMEOUT", "700ms")]), no_api).await));
     let took = started.elapsed();
-    assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(20), "{took:?}");
     assert!(pod.leftovers().is_empty());
 }
 

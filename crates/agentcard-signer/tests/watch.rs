@@ -13,7 +13,7 @@ use common::api::Api;
 use common::{CARD, ID, Pod, signers};
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 const POLL: Duration = Duration::from_millis(50);
 const OTHER: &str = "spiffe://example.org/ns/team1/sa/other";
@@ -44,7 +44,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect(what);
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect(what);
 }
 
 fn signed_by(pod: &Pod, id: &str) -> bool {
@@ -129,15 +129,20 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(address: &str, card: &str) -> Self {
-        let listener = TcpListener::bind(address).await.expect("a port");
+    /// Listens on a port that [`reserved`] gave.
+    fn start(socket: TcpSocket, card: &str) -> Self {
+        let listener = socket.listen(8).expect("now it listens");
         let url = format!("http://{}/.well-known/agent-card.json", listener.local_addr().expect("bound"));
         let card = Arc::new(Mutex::new(card.to_owned()));
         let served = card.clone();
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = [0; 2048];
-                let _ = stream.read(&mut request).await;
+                // All of it: closing a connection with unread bytes resets it.
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { break };
+                    request.push(byte);
+                }
                 let body = served.lock().expect("unpoisoned").clone();
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
                 let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
@@ -145,6 +150,14 @@ impl Agent {
         });
         Self { url, card, task }
     }
+}
+
+/// A port that refuses now and is the agent's later; bound, so that nobody else gets it.
+fn reserved() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let address = socket.local_addr().expect("bound").to_string();
+    (socket, address)
 }
 
 impl Drop for Agent {
@@ -156,18 +169,14 @@ impl Drop for Agent {
 #[tokio::test]
 async fn the_live_card_replaces_the_skeleton_and_is_not_replaced_by_it() {
     let pod = Pod::new(r#"{"name":"skeleton","version":"0"}"#);
-    // A port that is free now and the agent's later.
-    let address = {
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        free.local_addr().expect("bound").to_string()
-    };
+    let (socket, address) = reserved();
     let url = format!("http://{address}/.well-known/agent-card.json");
     beside(&pod, &[("UNSIGNED_CARD_URL", &url)], no_api, async {
         until("the skeleton, while the agent is not up", || {
             signed_by(&pod, ID) && pod.signed().contains("skeleton")
         })
         .await;
-        let agent = Agent::start(&address, r#"{"name":"live","version":"1","skills":[{"id":"s"}]}"#).await;
+        let agent = Agent::start(socket, r#"{"name":"live","version":"1","skills":[{"id":"s"}]}"#);
         assert_eq!(agent.url, url);
         until("the live card", || pod.signed().contains("live")).await;
         assert!(signed_by(&pod, ID));
@@ -189,15 +198,12 @@ async fn the_live_card_replaces_the_skeleton_and_is_not_replaced_by_it() {
 async fn without_a_skeleton_it_waits_for_the_agent() {
     let pod = Pod::new(CARD);
     std::fs::remove_file(pod.path("agent.json")).expect("removed");
-    let address = {
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        free.local_addr().expect("bound").to_string()
-    };
+    let (socket, address) = reserved();
     let url = format!("http://{address}/card");
     beside(&pod, &[("UNSIGNED_CARD_URL", &url)], no_api, async {
         tokio::time::sleep(POLL * 5).await;
         assert!(pod.leftovers().is_empty());
-        let _agent = Agent::start(&address, CARD).await;
+        let _agent = Agent::start(socket, CARD);
         until("signed", || signed_by(&pod, ID)).await;
     })
     .await;
