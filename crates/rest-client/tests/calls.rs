@@ -142,9 +142,10 @@ async fn a_dead_server_is_left_alone_after_five_failures() {
             self.opened.lock().unwrap().push(open);
         }
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    drop(listener);
+    // Bound and not listening: connections are refused, and nobody else gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let base = BaseUrl::parse(&format!("http://{}", socket.local_addr().unwrap())).unwrap();
     let count = Arc::new(Count::default());
     let client = RestClient::new(ClientOptions { observer: count.clone(), ..options() }, None).unwrap();
     for _ in 0..20 {
@@ -158,6 +159,7 @@ async fn a_dead_server_is_left_alone_after_five_failures() {
     );
     assert!(error.is_transient());
     assert!(client.circuit_open(&base).is_some());
+    drop(socket);
 }
 
 #[tokio::test]
