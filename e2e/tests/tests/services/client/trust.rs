@@ -41,7 +41,12 @@ async fn client_08_untrusted_url() -> Result<()> {
         [format!("{}/elsewhere", registration.url()), registration.url().replace("127.0.0.1", "localhost")]
     {
         set(json!({"KEYCLOAK_URL": near})).await?;
-        registration.until_registered(&ns, secs(10), "weather", "False/UntrustedKeycloakURL").await?;
+        // The reason was the same for the URL before.
+        let told = |object: &Value| {
+            let said = object.condition("ClientRegistered");
+            said.short() == "False/UntrustedKeycloakURL" && said.message.contains(&near)
+        };
+        ns.until(secs(10), kinds::AGENT_RUNTIME, "weather", "the URL in the condition", told).await?;
     }
 
     let both = async |limit: u64, short: &str| -> Result<()> {
