@@ -20,7 +20,7 @@ pub fn objection(live: &ApiSecret, unit: &Unit) -> Option<Verdict> {
     if live.metadata.deletion_timestamp.is_some() {
         return Some(Verdict::pending(format!("Secret {name} is being deleted")));
     }
-    if annotation(live, own::MANAGED).as_deref() == Some("false") {
+    if live.metadata.annotations.as_ref().is_some_and(secret::is_kept) {
         let text = format!("Secret {name} has annotation {}: \"false\", so it is left alone", own::MANAGED);
         return Some(Verdict::off(Reason::UserProvided, text));
     }

@@ -49,7 +49,7 @@ const STALE: Duration = Duration::from_millis(200);
 pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Next {
     ctx.forget(unit);
     ctx.revisions.remove(unit);
-    if let Some(secret) = secret.filter(|_| !ctx.settings.watch_secrets) {
+    if let Some(secret) = secret.filter(|secret| secret.is_ours() && !ctx.settings.watch_secrets) {
         // Nobody tells when the garbage collector has begun.
         let next = if secret.deleting.is_some() {
             finish(ctx, &secret.key.namespace, &secret.key.name).await?
@@ -60,7 +60,9 @@ pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Ne
             return Ok(Some(next.unwrap_or(RETRY)));
         }
     }
-    let Some(secret) = secret.filter(|secret| secret.deleting.is_none() && secret.owners.is_empty()) else {
+    let Some(secret) =
+        secret.filter(|secret| secret.is_ours() && secret.deleting.is_none() && secret.owners.is_empty())
+    else {
         return Ok(None);
     };
     let gates = ctx.gates()?;
@@ -105,7 +107,7 @@ pub async fn unenrol(
         ctx.metrics.set_state(unit, Some(UnitState::Skipped));
         return Ok(None);
     }
-    let Some(secret) = secret.filter(|secret| secret.deleting.is_none()) else {
+    let Some(secret) = secret.filter(|secret| secret.is_ours() && secret.deleting.is_none()) else {
         ctx.forget(unit);
         return Ok(None);
     };
@@ -181,7 +183,10 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
     let waited = Duration::try_from(ctx.now().duration_since(since)).unwrap_or_default();
     let left = ctx.settings.cleanup_timeout.saturating_sub(waited);
     let gates = ctx.gates()?;
-    let outcome = if gates.global_enabled && gates.client_registration {
+    let outcome = if !secret.is_ours() {
+        // The client is theirs who keep the Secret.
+        Ok(())
+    } else if gates.global_enabled && gates.client_registration {
         clean(ctx, &secret).await
     } else {
         // Nothing is removed while a gate is off, but a namespace must not hang for it either.

@@ -200,6 +200,9 @@ fn resolve(
 
 /// When the registration is to be compared with Keycloak next; `None` = now.
 fn unchanged(ctx: &Context, subject: &Subject, secret: &SecretMeta) -> Option<Instant> {
+    if !secret.is_ours() {
+        return None;
+    }
     let due = match ctx.checked.get(&subject.unit) {
         Some(checked) if checked.version == secret.version => checked.due,
         Some(_) => return None,

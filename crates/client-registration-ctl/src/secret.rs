@@ -53,6 +53,8 @@ pub struct SecretMeta {
     pub unit: Option<Unit>,
     /// Its owners.
     pub owners: Vec<OwnerReference>,
+    /// The suite's label is on it.
+    pub labelled: bool,
     /// Our finalizer is on it.
     pub finalizer: bool,
     /// Since when it is being deleted.
@@ -64,6 +66,7 @@ pub struct SecretMeta {
 impl SecretMeta {
     /// Compacts metadata. `None` without namespace or name.
     pub fn of(metadata: ObjectMeta) -> Option<Self> {
+        let labelled = has_label(Some(&metadata));
         let key = Key::new(metadata.namespace?, metadata.name?);
         let annotations: BTreeMap<String, String> = metadata
             .annotations
@@ -85,6 +88,7 @@ impl SecretMeta {
             version: metadata.resource_version.unwrap_or_default(),
             unit: named,
             owners,
+            labelled,
             finalizer: metadata.finalizers.iter().flatten().any(|name| name == FINALIZER),
             deleting: metadata.deletion_timestamp.map(|time| time.0),
             annotations,
@@ -95,6 +99,12 @@ impl SecretMeta {
     /// An annotation that is not empty.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether it is ours, to be deleted with its client when the workload goes: it carries the suite's label, and
+    /// nobody keeps it for themselves (§8).
+    pub fn is_ours(&self) -> bool {
+        self.labelled && !is_kept(&self.annotations)
     }
 
     /// Where its client is.
@@ -148,6 +158,11 @@ fn previous(annotations: &BTreeMap<String, String>) -> Vec<Place> {
     let mut list: Vec<Place> = list.unwrap_or_default();
     list.truncate(EARLIER);
     list
+}
+
+/// Whether somebody keeps the Secret with these annotations for themselves (§8).
+pub fn is_kept(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(annotation::MANAGED).is_some_and(|value| value == "false")
 }
 
 fn revision(annotations: &BTreeMap<String, String>) -> u64 {
@@ -207,7 +222,7 @@ pub fn plan(live: Option<&ApiSecret>, wanted: &Wanted<'_>, now: Timestamp) -> Pl
     let none = BTreeMap::new();
     let meta = live.map(|live| &live.metadata);
     let annotations = meta.and_then(|meta| meta.annotations.as_ref()).unwrap_or(&none);
-    if annotations.get(annotation::MANAGED).is_some_and(|value| value == "false") {
+    if is_kept(annotations) {
         return Plan::Leave;
     }
     let data = [

@@ -12,6 +12,8 @@
 
 mod audience;
 mod defaults;
+mod earlier;
+mod kept;
 mod keycloak;
 mod leaving;
 mod logins;
