@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::access;
 use crate::node;
 use crate::options::ClusterOptions;
 use crate::programs::{Program, Programs};
+use crate::run::{run_within, stdout_of};
 use crate::supervisor::link::Link;
 use crate::supervisor::protocol::{Act, ClusterInfo, Exit, Order, ProcessSpec, Signal, Value};
 use crate::supervisor::server::log_path;
@@ -103,19 +103,12 @@ impl Cluster {
     /// Runs kubectl as admin and returns its standard output; an error carries what it said. One that does not end
     /// within 5 min is killed.
     pub async fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
-        let mut command = Command::new(&self.inner.kubectl);
+        let mut command = tokio::process::Command::new(&self.inner.kubectl);
         // Its usual cache is keyed by address, and a port may have belonged to another cluster an hour ago.
         let cache = self.info().dir.join("kubectl-cache");
         command.env("KUBECONFIG", self.kubeconfig()).arg("--cache-dir").arg(cache).args(args);
-        let mut command = tokio::process::Command::from(command);
-        let output = tokio::time::timeout(KUBECTL_WITHIN, command.kill_on_drop(true).output()).await;
-        let output = output
-            .with_context(|| format!("kubectl did not end within {KUBECTL_WITHIN:?}"))?
-            .context("starting kubectl")?;
-        if !output.status.success() {
-            bail!("kubectl ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = run_within(command, KUBECTL_WITHIN).await.context("running kubectl")?;
+        stdout_of("kubectl", &output)
     }
 
     /// Puts images into the real node, from tarballs as [`crate::images`] writes them. Pods find them under their

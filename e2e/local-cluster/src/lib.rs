@@ -20,6 +20,7 @@
 //! | put replicas of a webhook behind one address | [`Relay`] |
 //! | have a real Keycloak or MLflow beside it | [`services`] |
 //! | install the charts with Helm | [`Helm`], on [a real node](node) with [`images`] |
+//! | run a program to its end | [`run_within`] |
 //! | wait | [`wait_for`], [`Component::wait_ready`], never a sleep |
 //!
 //! ```no_run
@@ -64,6 +65,7 @@ pub mod programs;
 pub mod python;
 mod registration;
 mod relay;
+mod run;
 pub mod services;
 pub mod supervisor;
 pub mod terminal;
@@ -80,6 +82,7 @@ pub use faults::ControlledProgram;
 pub use helm::Helm;
 pub use options::{ClusterOptions, Profile};
 pub use relay::Relay;
+pub use run::run_within;
 pub use supervisor::protocol::{ClusterInfo, Exit, ProcessSpec, Signal};
 pub use usage::Usage;
 pub use wait::wait_for;

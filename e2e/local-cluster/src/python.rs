@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::cluster::Cluster;
+use crate::run::run_within;
 use crate::supervisor::protocol::{ProcessSpec, Signal};
 use crate::terminal::Task;
 
@@ -44,14 +45,13 @@ impl Python {
     /// Looks at `program`, which must be at least of version `oldest`. The error is one line with the remedy.
     pub async fn find(program: &str, oldest: (u32, u32)) -> Result<Self> {
         let mut command = tokio::process::Command::new(program);
-        command.args(["-c", PROBE]).stdin(Stdio::null()).kill_on_drop(true);
-        let output = match tokio::time::timeout(PROBE_LIMIT, command.output()).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        command.args(["-c", PROBE]);
+        let output = match run_within(command, PROBE_LIMIT).await {
+            Ok(output) => output,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 bail!("there is no {program} (Debian and Ubuntu: apt-get install python3 python3-venv)")
             }
-            Ok(Err(error)) => return Err(error).with_context(|| format!("starting {program}")),
-            Err(_) => bail!("{program} did not answer in {} s", PROBE_LIMIT.as_secs()),
+            Err(error) => return Err(error).with_context(|| format!("running {program}")),
         };
         let said = String::from_utf8_lossy(&output.stdout);
         let version = said.trim().split_once('.');
@@ -247,6 +247,11 @@ mod tests {
         let path = dir.join("python3");
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+        // A child that another test is just starting holds the file open for writing until it executes its program.
+        let busy = std::io::ErrorKind::ExecutableFileBusy;
+        while std::process::Command::new(&path).output().is_err_and(|error| error.kind() == busy) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         path.display().to_string()
     }
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::files;
 use crate::images::{Image, Profile, build_static};
 use crate::options::ClusterOptions;
 use crate::programs::Program;
+use crate::run::{run_within, stdout_of};
 use crate::supervisor::protocol::Order;
 
 /// The image of CoreDNS.
@@ -45,15 +46,11 @@ pub(crate) async fn import(dir: &Path, tarballs: &[PathBuf]) -> Result<()> {
     for file in tarballs {
         let mut command = tokio::process::Command::new("ctr");
         command.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import"]).arg(file);
-        let output = tokio::time::timeout(IMPORT_WITHIN, command.kill_on_drop(true).output());
-        let output = output.await.with_context(|| {
-            format!("importing {}: containerd did not answer within {IMPORT_WITHIN:?}", file.display())
-        })?;
-        let output = output.context("starting ctr; install containerd")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("importing {} ended with {}: {}", file.display(), output.status, said.trim());
-        }
+        let doing = format!("importing {}", file.display());
+        let output = run_within(command, IMPORT_WITHIN)
+            .await
+            .with_context(|| format!("{doing} with ctr, which comes with containerd"))?;
+        stdout_of(&doing, &output)?;
     }
     Ok(())
 }

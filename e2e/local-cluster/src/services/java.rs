@@ -1,11 +1,13 @@
 //! The Java that runs Keycloak.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
+
+use crate::run::run_within;
 
 /// The oldest release that Keycloak 26 runs on.
 pub(super) const OLDEST: u32 = 17;
@@ -30,14 +32,11 @@ impl Java {
     async fn at(program: PathBuf) -> Result<Self> {
         let shown = program.display().to_string();
         let mut command = Command::new(&program);
-        command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
-        let output = match tokio::time::timeout(LIMIT, command.output()).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("there is no {shown} ({REMEDY})")
-            }
-            Ok(Err(error)) => return Err(error).with_context(|| format!("starting {shown}")),
-            Err(_) => bail!("`{shown} -version` did not answer in {} s", LIMIT.as_secs()),
+        command.arg("-version");
+        let output = match run_within(command, LIMIT).await {
+            Ok(output) => output,
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("there is no {shown} ({REMEDY})"),
+            Err(error) => return Err(error).with_context(|| format!("running `{shown} -version`")),
         };
         let said = String::from_utf8_lossy(&output.stderr);
         let Some((version, release)) = version(&said) else {

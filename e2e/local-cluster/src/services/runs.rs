@@ -1,13 +1,13 @@
 //! What a real MLflow holds, and a real MLflow client that writes to it.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::web::{Call, Reply, encoded, items, text};
+use crate::run::{run_within, stdout_of};
 
 /// Header that names the workspace.
 pub const WORKSPACE: &str = "X-MLFLOW-WORKSPACE";
@@ -111,22 +111,13 @@ pub async fn log_run(python: &Path, env: &[(String, String)]) -> Result<(String,
     let mut command = tokio::process::Command::new(python);
     command.args(["-c", LOG_RUN]).env_clear().envs(env.iter().cloned());
     command.env("HOME", home.path()).env("MLFLOW_DISABLE_TELEMETRY", "true").current_dir(home.path());
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(CLIENT_LIMIT, command.output())
+    let output = run_within(command, CLIENT_LIMIT)
         .await
-        .context("the MLflow client takes too long")?
-        .with_context(|| format!("starting {}", python.display()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
+        .with_context(|| format!("running the MLflow client with {}", python.display()))?;
+    let said = stdout_of("the MLflow client", &output)?;
     let words = said.lines().find_map(|line| line.strip_prefix("logged "));
-    let ids = words.and_then(|words| words.split_once(' '));
-    match ids {
-        Some((experiment, run)) if output.status.success() => {
-            Ok((experiment.to_owned(), run.trim().to_owned()))
-        }
-        _ => bail!(
-            "the MLflow client ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        ),
-    }
+    let (experiment, run) = words
+        .and_then(|words| words.split_once(' '))
+        .with_context(|| format!("the MLflow client does not say its ids: {said}"))?;
+    Ok((experiment.to_owned(), run.trim().to_owned()))
 }
