@@ -243,7 +243,7 @@ async fn without_an_api_server_it_waits_unready() {
 async fn an_old_operator_holds_everything_back() {
     let cluster = Cluster::start().await;
     let legacy = json!({"metadata": {"name": "b7c4ae34.kagenti.dev"},
-        "spec": {"holderIdentity": "old", "leaseDurationSeconds": 3, "renewTime": format!("{:.6}", Timestamp::now())}});
+        "spec": {"holderIdentity": "old", "leaseDurationSeconds": 8, "renewTime": format!("{:.6}", Timestamp::now())}});
     cluster.kubernetes.set_lease("b7c4ae34.kagenti.dev", legacy);
     let process = cluster.run(&[]);
     let probes = process.address("probes").await;

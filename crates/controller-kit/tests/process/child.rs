@@ -15,7 +15,7 @@ pub(crate) const COMPONENT: Component =
 enum Mode {
     /// Waits for its end.
     Idle,
-    /// Takes a second to end.
+    /// Takes some seconds to end, so that there is time to look at it.
     Slow,
     /// Never ends by itself.
     Stuck,
@@ -72,7 +72,7 @@ pub(crate) async fn main() -> ExitCode {
             Mode::Idle => stop.cancelled().await,
             Mode::Slow => {
                 stop.cancelled().await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
                 tracing::info!("work finished");
             }
             Mode::Stuck => std::future::pending().await,

@@ -10,16 +10,19 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Set for the process under test.
 pub(crate) const CHILD: &str = "KIT_TEST_CHILD";
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Running {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Ends with the child's log.
+    reader: JoinHandle<()>,
 }
 
 /// The program with a clean environment.
@@ -34,13 +37,13 @@ impl Running {
         let mut child = command(args, env).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sink, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 sink.lock().unwrap().push(line);
             }
         });
-        Self { child, log }
+        Self { child, log, reader }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -75,7 +78,10 @@ impl Running {
         let start = Instant::now();
         let status = timeout(LIMIT, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("still running: {:#?}", self.log())).unwrap();
-        (status, start.elapsed())
+        let took = start.elapsed();
+        // What it said last may still be in the pipe.
+        timeout(LIMIT, &mut self.reader).await.expect("the end of its log").unwrap();
+        (status, took)
     }
 }
 
