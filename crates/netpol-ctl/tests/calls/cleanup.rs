@@ -118,5 +118,5 @@ async fn the_hook_takes_the_lease() {
     assert_eq!((&spec["leaseDurationSeconds"], &spec["leaseTransitions"]), (&json!(60), &json!(3)));
     let started = std::time::Instant::now();
     take(Duration::from_secs(60)).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(1), "held by an earlier hook: nobody to wait for");
+    assert!(started.elapsed() < Duration::from_secs(30), "held by an earlier hook: nobody to wait for");
 }
