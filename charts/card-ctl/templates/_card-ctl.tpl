@@ -37,6 +37,15 @@
 {{- include "kagenti.flags" (dict "ctx" . "flags" $flags) -}}
 {{- with $s.spireTrustDomain }}{{ $_ := set $ "env" (append $.env (dict "name" "KAGENTI_SPIRE_TRUST_DOMAIN" "value" .)) }}{{ end -}}
 {{- with $bundle.configMapName }}{{ $_ := set $.renames "spire-bundle" . }}{{ end -}}
+{{- /* In namespaced mode the bundle in another namespace is read by name, with a Role there. */ -}}
+{{- $where := $bundle.configMapNamespace -}}
+{{- if and $signatures.enabled .namespaced (ne $where .root.Release.Namespace) (not (has $where .namespaces)) -}}
+{{- $rules := list -}}
+{{- range (.root.Files.Get "files/rbac.yaml" | fromYaml).release -}}
+{{- if has "spire-bundle" .resourceNames }}{{ $rules = append $rules . }}{{ end -}}
+{{- end -}}
+{{- $_ := set . "extraRoles" (append .extraRoles (dict "name" .wide "namespace" $where "rules" $rules)) -}}
+{{- end -}}
 {{- /* Agents listen where they like. */ -}}
 {{- $_ := set . "egress" (append .egress (dict "to" (list (dict "namespaceSelector" dict)))) -}}
 {{- end -}}

@@ -29,6 +29,8 @@ metadata:
   {{- include "kagenti.metadata" (dict "ctx" . "name" (printf "%s-metrics" .name) "namespace" .root.Release.Namespace "labels" (dict "kagenti.io/service" "metrics")) | nindent 2 }}
 spec:
   clusterIP: None
+  # A process that is not ready is the one to look at; and `helm test` finds every replica here.
+  publishNotReadyAddresses: true
   selector: {{- toYaml .selector | nindent 4 }}
   ports:
   - name: {{ ternary "https" "http" .secure }}

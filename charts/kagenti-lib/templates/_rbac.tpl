@@ -7,24 +7,58 @@ The rules are in the chart's files/rbac.yaml, the only place for them; here they
 {{- define "kagenti.rbac" -}}
 {{- if .s.rbac.create -}}
 {{- $ctx := . -}}
-{{- $rules := .root.Files.Get "files/rbac.yaml" | fromYaml -}}
-{{- $release := .root.Release.Namespace -}}
-{{- if .namespaced -}}
-{{- range .namespaces }}
-{{- include "kagenti.role" (dict "ctx" $ctx "name" $ctx.name "namespace" . "rules" $rules.scoped) }}
-{{- end }}
-{{- else }}
-{{- include "kagenti.role" (dict "ctx" . "name" .wide "namespace" "" "rules" (concat $rules.scoped $rules.cluster)) }}
-{{- end }}
-{{- include "kagenti.role" (dict "ctx" . "name" (printf "%s-release" .name) "namespace" $release "rules" $rules.release) }}
-{{- range $known, $list := $rules.named }}
-{{- $namespace := $known -}}
-{{- if hasKey $ctx.named $known }}{{ $namespace = get $ctx.named $known }}{{ end -}}
-{{- if include "kagenti.hasNamed" (dict "ctx" $ctx "namespace" $namespace) }}
-{{- include "kagenti.role" (dict "ctx" $ctx "name" $ctx.wide "namespace" $namespace "rules" $list) }}
-{{- end }}
+{{- range include "kagenti.roles" . | fromJsonArray }}
+{{- include "kagenti.role" (dict "ctx" $ctx "name" .name "namespace" .namespace "rules" .rules) }}
 {{- end }}
 {{- end -}}
+{{- end -}}
+
+{{/* The roles of a component as a JSON list of name, namespace (empty = of the cluster) and rules. */}}
+{{- define "kagenti.roles" -}}
+{{- $ctx := . -}}
+{{- $rules := .root.Files.Get "files/rbac.yaml" | fromYaml -}}
+{{- $roles := list -}}
+{{- if .namespaced -}}
+{{- range .namespaces -}}
+{{- $roles = append $roles (dict "name" $ctx.name "namespace" . "rules" $rules.scoped) -}}
+{{- end -}}
+{{- else -}}
+{{- $roles = append $roles (dict "name" .wide "namespace" "" "rules" (concat $rules.scoped $rules.cluster)) -}}
+{{- end -}}
+{{- $roles = append $roles (dict "name" (printf "%s-release" .name) "namespace" .root.Release.Namespace "rules" $rules.release) -}}
+{{- range $known, $list := $rules.named -}}
+{{- $namespace := $known -}}
+{{- if hasKey $ctx.named $known }}{{ $namespace = get $ctx.named $known }}{{ end -}}
+{{- if include "kagenti.hasNamed" (dict "ctx" $ctx "namespace" $namespace) -}}
+{{- $roles = append $roles (dict "name" $ctx.wide "namespace" $namespace "rules" $list) -}}
+{{- end -}}
+{{- end -}}
+{{- $roles = concat $roles .extraRoles -}}
+{{- range $roles -}}
+{{- $_ := set . "rules" (include "kagenti.rules" (dict "ctx" $ctx "rules" .rules) | fromJsonArray) -}}
+{{- end -}}
+{{- toJson $roles -}}
+{{- end -}}
+
+{{/*
+What `selftest --expected-rights` is told: the rules of these roles and where they hold. One place per list of rules, however
+many namespaces are watched; an argument may have 128 KiB.
+*/}}
+{{- define "kagenti.expectedRights" -}}
+{{- $byRules := dict -}}
+{{- range include "kagenti.roles" . | fromJsonArray -}}
+{{- if .rules -}}
+{{- $key := toJson .rules -}}
+{{- $namespaces := list -}}
+{{- if hasKey $byRules $key }}{{ $namespaces = get $byRules $key }}{{ end -}}
+{{- $_ := set $byRules $key (append $namespaces .namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- $places := list -}}
+{{- range $rules, $namespaces := $byRules -}}
+{{- $places = append $places (dict "namespaces" $namespaces "rules" (fromJsonArray $rules)) -}}
+{{- end -}}
+{{- dict "places" $places "foreignGroups" .foreignGroups | toJson -}}
 {{- end -}}
 
 {{/*
@@ -42,8 +76,8 @@ yes
 {{- end -}}
 {{- end -}}
 
-{{/* A role and its binding; nothing when no rule is left. Without namespace they are of the cluster. */}}
-{{- define "kagenti.role" -}}
+{{/* Rules of the file as they are under these values, as a JSON list. */}}
+{{- define "kagenti.rules" -}}
 {{- $ctx := .ctx -}}
 {{- $rules := list -}}
 {{- range .rules -}}
@@ -66,13 +100,19 @@ yes
 {{- $rules = append $rules $rule -}}
 {{- end -}}
 {{- end -}}
-{{- if $rules }}
+{{- toJson $rules -}}
+{{- end -}}
+
+{{/* A role and its binding; nothing when it has no rule. Without namespace they are of the cluster. */}}
+{{- define "kagenti.role" -}}
+{{- $ctx := .ctx -}}
+{{- if .rules }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ .namespace | empty | ternary "ClusterRole" "Role" }}
 metadata:
   {{- include "kagenti.metadata" (dict "ctx" $ctx "name" .name "namespace" .namespace) | nindent 2 }}
-rules: {{- toYaml $rules | nindent 0 }}
+rules: {{- toYaml .rules | nindent 0 }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ .namespace | empty | ternary "ClusterRoleBinding" "RoleBinding" }}

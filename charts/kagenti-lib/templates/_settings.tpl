@@ -87,7 +87,8 @@ umbrella also says `as` which component it speaks and with what `own` values.
   s (the settings in force), namespaces, namespaced, secure, metricsPort, metricsTls, openshift, serviceAccount,
   leaseSuffix, and empty lists for the component to fill: args, env, volumes, volumeMounts, ports, egress, ingress,
   findings; renames (resourceNames in files/rbac.yaml -> theirs here), named (namespaces there -> here),
-  explicit (named namespaces that the user named), withoutVerbs (resource -> verbs that these values do not need), notes.
+  explicit (named namespaces that the user named), withoutVerbs (resource -> verbs that these values do not need),
+  extraRoles (name, namespace, rules), foreignGroups (API groups in which a role of somebody else is bound, too), notes.
 */}}
 {{- define "kagenti.prepare" -}}
 {{- $ctx := . -}}
@@ -140,7 +141,7 @@ umbrella also says `as` which component it speaks and with what `own` values.
 {{- $_ := set $ctx "openshift" ($root.Capabilities.APIVersions.Has "security.openshift.io/v1") -}}
 {{- if hasKey $s.openshift "enabled" }}{{ $_ := set $ctx "openshift" $s.openshift.enabled }}{{ end -}}
 
-{{- range list "args" "env" "volumes" "volumeMounts" "ports" "egress" "ingress" "findings" "explicit" "notes" -}}
+{{- range list "args" "env" "volumes" "volumeMounts" "ports" "egress" "ingress" "findings" "explicit" "notes" "extraRoles" "foreignGroups" -}}
 {{- $_ := set $ctx . list -}}
 {{- end -}}
 {{- $_ := set $ctx "named" dict -}}

@@ -179,12 +179,16 @@ spec:
       {{- end }}
 {{- end -}}
 
+{{/* How many replicas there are at least. */}}
+{{- define "kagenti.replicas" -}}
+{{- if and .s.autoscaling .s.autoscaling.enabled }}{{ int .s.autoscaling.minReplicas -}}
+{{- else if hasKey .s "replicas" }}{{ int .s.replicas }}{{ else }}1{{ end -}}
+{{- end -}}
+
 {{/* Only where one Pod may go while another serves: for a single replica a drain would never end. */}}
 {{- define "kagenti.disruption" -}}
 {{- $s := .s -}}
-{{- $replicas := 1 -}}
-{{- if hasKey $s "replicas" }}{{ $replicas = int $s.replicas }}{{ end -}}
-{{- if and $s.autoscaling $s.autoscaling.enabled }}{{ $replicas = int $s.autoscaling.minReplicas }}{{ end -}}
+{{- $replicas := include "kagenti.replicas" . | int -}}
 {{- if and $s.pdb $s.pdb.enabled (gt $replicas 1) }}
 ---
 apiVersion: policy/v1
@@ -224,11 +228,34 @@ spec:
 {{- end }}
 {{- end -}}
 
+{{/* The headless Service that names every Pod. */}}
+{{- define "kagenti.replicasAt" -}}
+{{- printf "%s-%s" .name (ternary "metrics" "probes" .s.metrics.enabled) -}}
+{{- end -}}
+
 {{/*
 `helm test`: the program itself, with its own flags and account, looks whether the installation works. Its Pod stays until the
 next test: `helm test --logs` reads it afterwards. Helm 3.18 and later print the table of a failure without being asked.
 */}}
 {{- define "kagenti.testPod" -}}
+{{- $told := list (printf "--replicas-at=%s" (include "kagenti.replicasAt" .)) (printf "--replicas=%s" (include "kagenti.replicas" .)) -}}
+{{- $told = append $told (printf "--expected-rights=%s" (include "kagenti.expectedRights" .)) -}}
+{{- if not .s.metrics.enabled }}
+---
+# The addresses of all Pods for the test, which asks each whether it is ready: where metrics are on, their Service has them.
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "kagenti.metadata" (dict "ctx" . "name" (include "kagenti.replicasAt" .) "namespace" .root.Release.Namespace) | nindent 2 }}
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector: {{- toYaml .selector | nindent 4 }}
+  ports:
+  - name: probes
+    port: 8081
+    targetPort: probes
+{{- end }}
 {{- $annotations := dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation" "helm.sh/hook-output-log-policy" "hook-failed" }}
 ---
 apiVersion: v1
@@ -247,7 +274,7 @@ spec:
   - name: selftest
     image: {{ include "kagenti.image" . | quote }}
     imagePullPolicy: {{ .s.image.pullPolicy }}
-    args: {{- concat .args .s.extraArgs (list "selftest" "--in-cluster") | toYaml | nindent 4 }}
+    args: {{- concat .args .s.extraArgs (list "selftest" "--in-cluster") $told | toYaml | nindent 4 }}
     env: {{- include "kagenti.env" . | nindent 4 }}
     resources:
       requests: {cpu: 10m, memory: 32Mi}

@@ -14,6 +14,8 @@
 {{- if .caConfigMap }}{{ $_ := set $flags "mlflow-ca-file" (printf "/etc/kagenti/trusted-ca/%s" $s.trustedCA.key) }}{{ end -}}
 {{- end -}}
 {{- include "kagenti.flags" (dict "ctx" . "flags" $flags) -}}
+{{- /* integration.yaml binds a role of the MLflow operator. */ -}}
+{{- if and $s.clusterRole (not .namespaced) }}{{ $_ := set . "foreignGroups" (append .foreignGroups "mlflow.kubeflow.org") }}{{ end -}}
 {{- /* The MLflow server, wherever it is. */ -}}
 {{- $port := 5000 -}}
 {{- with $s.trackingUri }}{{ $port = include "kagenti.portOf" (dict "url" . "otherwise" 80) | int }}{{ end -}}

@@ -1,21 +1,20 @@
 //! The sub-command `selftest` (packaging §12, §15): does a running installation work?
 
+mod trust;
+
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use controller_kit::{
     cli::CommonArgs,
-    client,
-    metrics::Metrics,
-    process::DEFAULT_NAMESPACE,
-    selftest::{self as checks, Right, Selftest},
+    commands::{connect, operator_namespace},
+    selftest::{self as checks, Selftest},
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{Api, Client, api::PostParams, core::DynamicObject};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -26,16 +25,6 @@ use crate::{
     settings::{COMPONENT, SelftestArgs, Settings},
 };
 
-/// The rights whose absence stops the work; the whole list is the chart's `files/rbac.yaml`.
-const RIGHTS: [(&str, &str, &[&str]); 6] = [
-    ("agent.kagenti.dev", "agentruntimes", &["get", "list", "watch"]),
-    ("agent.kagenti.dev", "agentcards", &["get", "list", "watch"]),
-    ("", "configmaps", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("", "serviceaccounts", &["get", "list", "watch", "create"]),
-    ("apps", "replicasets", &["get"]),
-    ("batch", "jobs", &["get"]),
-];
-
 /// Calls before the webhook counts as silent, and how long each is waited for.
 const ATTEMPTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -43,45 +32,22 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Checks the installation and prints a table; 1 when a check failed.
 pub async fn selftest(common: &CommonArgs, own: &Settings, args: &SelftestArgs) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let metrics = Metrics::new(COMPONENT.name);
-    let found = match client::config(common.kubeconfig.as_deref()).await {
-        Ok(config) => client::client(&COMPONENT, common, config, &metrics),
-        Err(error) => Err(error),
+    let client = match connect(&COMPONENT, common).await {
+        Ok(client) => client,
+        Err(code) => return code,
     };
-    let client = match found {
-        Ok((client, _)) => client,
-        Err(error) => {
-            eprintln!("{}: {error}", COMPONENT.name);
-            return ExitCode::from(2);
-        }
-    };
-    let namespace = common.pod_namespace.clone().filter(|ns| !ns.is_empty());
-    let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    let scope = common.watch_namespaces.namespaces();
+    let namespace = operator_namespace(common);
     let mut test = Selftest::new();
-    test.check("api server", checks::api_server(&client)).await;
-    let places: Vec<Option<&str>> =
-        if scope.is_empty() { vec![None] } else { scope.iter().map(|ns| Some(ns.as_str())).collect() };
-    let rights: Vec<Right<'_>> = places
-        .iter()
-        .flat_map(|&namespace| {
-            RIGHTS.iter().flat_map(move |&(group, resource, verbs)| {
-                verbs.iter().map(move |&verb| Right { group, resource, verb, namespace })
-            })
-        })
-        .collect();
-    test.check("rights", checks::rights(&client, &rights)).await;
-    if common.leader_elect {
-        let lease = format!("{}.kagenti.dev{}", COMPONENT.name, common.watch_namespaces.lease_suffix());
-        test.check("lease", checks::lease_is_alive(&client, &namespace, &lease)).await;
-    }
-    test.check("webhook", answers(&client, own, args, &namespace)).await;
-    let invalid_in = scope.first().map_or(namespace.as_str(), String::as_str);
+    checks::common(&mut test, &client, &COMPONENT, common, &args.common).await;
+    test.check("webhook", answers(&client, own, args, namespace)).await;
+    let invalid_in = common.watch_namespaces.namespaces().first().map_or(namespace, String::as_str);
     let refused = async {
         let by_server = refused(&client, invalid_in).await?;
         match by_server {
             Some(words) => Ok(words),
-            None => refused_by_webhook(&Endpoint::find(&client, own, args, &namespace).await?).await,
+            None => {
+                refused_by_webhook(&Endpoint::find(&client, own, args, namespace).await?, invalid_in).await
+            }
         }
     };
     test.check("invalid AgentRuntime is refused", refused).await;
@@ -92,7 +58,7 @@ pub async fn selftest(common: &CommonArgs, own: &Settings, args: &SelftestArgs) 
 struct Endpoint {
     address: String,
     host: String,
-    bundle: Vec<u8>,
+    tls: Arc<ClientConfig>,
 }
 
 impl Endpoint {
@@ -102,20 +68,10 @@ impl Endpoint {
         args: &SelftestArgs,
         namespace: &str,
     ) -> Result<Self, String> {
-        let name = own.mutating_configuration();
-        let configuration = Api::<MutatingWebhookConfiguration>::all(client.clone())
-            .get(&name)
-            .await
-            .map_err(|error| format!("cannot read {name}: {error}"))?;
-        let bundle = configuration
-            .webhooks
-            .iter()
-            .flatten()
-            .find_map(|w| w.client_config.ca_bundle.clone())
-            .ok_or_else(|| format!("{name} has no caBundle: the certificate writer has not published yet"))?;
+        let tls = Arc::new(trust::client_config(client, own, namespace).await?);
         let host = format!("{}.{namespace}.svc", service_name(&own.webhook_fullname));
         let address = args.address.clone().unwrap_or_else(|| format!("{host}:443"));
-        Ok(Self { address, host, bundle: bundle.0 })
+        Ok(Self { address, host, tls })
     }
 
     /// Sends the request of a review; whether it is allowed.
@@ -135,7 +91,7 @@ impl Endpoint {
     }
 }
 
-/// The webhook answers over TLS that the configuration's `caBundle` trusts.
+/// The webhook answers over TLS that the API server trusts.
 async fn answers(
     client: &Client,
     own: &Settings,
@@ -154,17 +110,11 @@ async fn answers(
 }
 
 async fn call(endpoint: &Endpoint, path: &str, review: &Value) -> Result<Value, String> {
-    let Endpoint { address, host, bundle } = endpoint;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(bundle) {
-        let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
-    }
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let Endpoint { address, host, tls } = endpoint;
     let tcp =
         TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))?;
     let server = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(server, tcp).await;
+    let tls = TlsConnector::from(tls.clone()).connect(server, tcp).await;
     let tls = tls.map_err(|error| format!("TLS with {address}: {error}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
         .await
@@ -216,16 +166,16 @@ async fn refused(client: &Client, namespace: &str) -> Result<Option<String>, Str
 }
 
 /// The same, asked of the webhook itself.
-async fn refused_by_webhook(endpoint: &Endpoint) -> Result<String, String> {
+async fn refused_by_webhook(endpoint: &Endpoint, namespace: &str) -> Result<String, String> {
     let mut object = invalid();
     if let Some(metadata) = object.get_mut("metadata") {
-        *metadata = json!({"name": "selftest", "namespace": "default"});
+        *metadata = json!({"name": "selftest", "namespace": namespace});
     }
     let kind = json!({"group": "agent.kagenti.dev", "version": "v1alpha1", "kind": "AgentRuntime"});
     let resource = json!({"group": "agent.kagenti.dev", "version": "v1alpha1", "resource": "agentruntimes"});
     let request = json!({
         "uid": "selftest", "operation": "CREATE", "dryRun": true, "kind": kind, "resource": resource,
-        "name": "selftest", "namespace": "default", "userInfo": {"username": "selftest"}, "object": object,
+        "name": "selftest", "namespace": namespace, "userInfo": {"username": "selftest"}, "object": object,
     });
     match endpoint.ask(RUNTIMES_PATH, request).await {
         Ok(false) => Ok("refused by the webhook".to_owned()),

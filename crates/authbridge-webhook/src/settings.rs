@@ -66,9 +66,9 @@ pub struct PrintArgs {
 /// Arguments of `selftest`.
 #[derive(Args, Clone, Debug)]
 pub struct SelftestArgs {
-    /// Use the Pod's ServiceAccount; accepted for symmetry, it is the default in a Pod
-    #[arg(long)]
-    pub in_cluster: bool,
+    /// Those of every component.
+    #[command(flatten)]
+    pub common: controller_kit::selftest::SelftestArgs,
     /// Address of the webhook; default: its Service, port 443
     #[arg(long)]
     pub address: Option<String>,
@@ -234,6 +234,11 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         try_parse_from(&COMPONENT, std::iter::once(&"authbridge-webhook").chain(args))

@@ -7,7 +7,6 @@ use controller_kit::{
     cli,
     commands::CommonCommand,
     process::{self, Process},
-    selftest::everywhere,
 };
 use spiffe_svid::{SvidFiles, SvidSource, WorkloadApi};
 
@@ -36,29 +35,13 @@ pub enum Command {
     Canonicalize(CanonicalizeArgs),
 }
 
-/// Rights the controller cannot do without (card §4.2).
-const RIGHTS: [(&str, &str, &str); 10] = [
-    ("agent.kagenti.dev", "agentcards", "watch"),
-    ("agent.kagenti.dev", "agentcards", "create"),
-    ("agent.kagenti.dev", "agentcards/status", "patch"),
-    ("agent.kagenti.dev", "agentruntimes/status", "patch"),
-    ("apps", "deployments", "watch"),
-    ("apps", "deployments", "patch"),
-    ("apps", "statefulsets", "patch"),
-    ("", "services", "watch"),
-    ("", "configmaps", "watch"),
-    ("events.k8s.io", "events", "create"),
-];
-
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
     let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(Command::Common(command)) => {
-            command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await
-        }
+        Some(Command::Common(command)) => command.run(&COMPONENT, args).await,
         Some(Command::Verify(args)) => offline::verify(args),
         Some(Command::Canonicalize(args)) => offline::canonicalize(args),
     }

@@ -7,7 +7,6 @@ use controller_kit::{
     commands::CommonCommand,
     controller::workers,
     process::{self, Process},
-    selftest::everywhere,
 };
 
 use crate::{
@@ -25,29 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The command line.
 pub type Cli = cli::Cli<Settings, CommonCommand>;
 
-/// Rights the controller cannot do without (client-registration §16).
-const RIGHTS: [(&str, &str, &str); 12] = [
-    ("agent.kagenti.dev", "agentruntimes", "watch"),
-    ("agent.kagenti.dev", "agentruntimes/status", "patch"),
-    ("apps", "deployments", "watch"),
-    ("apps", "deployments", "patch"),
-    ("apps", "statefulsets", "patch"),
-    ("", "secrets", "get"),
-    ("", "secrets", "create"),
-    ("", "secrets", "patch"),
-    ("", "secrets", "delete"),
-    ("", "configmaps", "watch"),
-    ("", "pods", "list"),
-    ("events.k8s.io", "events", "create"),
-];
-
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
     let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(command) => command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await,
+        Some(command) => command.run(&COMPONENT, args).await,
     }
 }
 

@@ -8,7 +8,7 @@ use kube::Client;
 use crate::cli::{CommonArgs, Component};
 use crate::metrics::Metrics;
 use crate::process::DEFAULT_NAMESPACE;
-use crate::selftest::{self, Right, Selftest};
+use crate::selftest::{self, Selftest, SelftestArgs};
 use crate::{client, version};
 
 /// Sub-commands of every controller (packaging §12).
@@ -17,43 +17,27 @@ pub enum CommonCommand {
     /// Print the version
     Version,
     /// Check from inside the cluster that the controller works and has its rights
-    Selftest {
-        /// Run with the Pod's own identity, as `helm test` does
-        #[arg(long)]
-        in_cluster: bool,
-    },
+    Selftest(SelftestArgs),
 }
 
 impl CommonCommand {
-    /// Runs it; `rights` are those the controller cannot do without.
-    pub async fn run(&self, component: &Component, args: &CommonArgs, rights: &[Right<'_>]) -> ExitCode {
+    /// Runs it.
+    pub async fn run(&self, component: &Component, args: &CommonArgs) -> ExitCode {
         match self {
             Self::Version => {
                 println!("{}", version::line(component));
                 ExitCode::SUCCESS
             }
-            Self::Selftest { in_cluster: _ } => match connect(component, args).await {
-                Ok(client) => selftest(&client, component, args, rights).await,
+            Self::Selftest(told) => match connect(component, args).await {
+                Ok(client) => {
+                    let mut test = Selftest::new();
+                    selftest::common(&mut test, &client, component, args, told).await;
+                    test.finish()
+                }
                 Err(code) => code,
             },
         }
     }
-}
-
-async fn selftest(
-    client: &Client,
-    component: &Component,
-    args: &CommonArgs,
-    rights: &[Right<'_>],
-) -> ExitCode {
-    let mut test = Selftest::new();
-    test.check("api server", selftest::api_server(client)).await;
-    test.check("rights", selftest::rights(client, rights)).await;
-    if args.leader_elect {
-        let lease = component.lease(&args.watch_namespaces);
-        test.check("lease", selftest::lease_is_alive(client, operator_namespace(args), &lease)).await;
-    }
-    test.finish()
 }
 
 /// A client for sub-commands, which are no long-lived processes; without one the exit code, when the reason is said.
@@ -72,5 +56,5 @@ pub async fn connect(component: &Component, args: &CommonArgs) -> Result<Client,
 
 /// The namespace of the suite, for sub-commands.
 pub fn operator_namespace(args: &CommonArgs) -> &str {
-    args.pod_namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    args.pod_namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAMESPACE)
 }

@@ -1,58 +1,63 @@
 //! The sub-command `selftest`, which `helm test` runs: a list of checks, a table, an exit code.
 //!
-//! A component adds its own checks to the common ones: the API server answers, the rights are those
-//! that are expected, the Lease is alive (packaging §12, §15).
+//! A component adds its own checks to the [common] ones: the API server answers, the rights are those
+//! that are expected, every replica is ready, the Lease is alive (packaging §12, §15).
+
+mod grant;
+mod replicas;
+mod review;
+mod rights;
 
 use std::fmt::Write as _;
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use jiff::Timestamp;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::scope::Scope;
+pub use rights::ExpectedRights;
+
+use crate::cli::{CommonArgs, Component};
+use crate::commands::operator_namespace;
 
 /// A check that takes longer has failed.
 const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
-/// One right: `verb` on `resource` (plural, optionally `/subresource`) of `group`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Right<'a> {
-    /// API group, empty for core.
-    pub group: &'a str,
-    /// Plural, e.g. `deployments` or `agentruntimes/status`.
-    pub resource: &'a str,
-    /// Verb, e.g. `patch`.
-    pub verb: &'a str,
-    /// Namespace, or `None` for all of them.
-    pub namespace: Option<&'a str>,
+/// What the common checks compare with. The test Pod of the chart says all of it; what is not said is not checked.
+// No group: a component that flattens it may call its own the same.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct SelftestArgs {
+    /// Run with the Pod's own identity, as helm test does
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// Name that resolves to the address of every Pod of the component, ready or not
+    #[arg(long)]
+    pub replicas_at: Option<String>,
+    /// How many replicas there are at least
+    #[arg(long, default_value_t = 1)]
+    pub replicas: usize,
+    /// The rules of the component's roles and where they hold, as JSON
+    #[arg(long)]
+    pub expected_rights: Option<ExpectedRights>,
 }
 
-/// `(group, resource, verb)` each, in every namespace that a process may look at.
-pub fn everywhere<'a>(rights: &[(&'a str, &'a str, &'a str)], scope: &'a Scope) -> Vec<Right<'a>> {
-    let namespaces = match scope {
-        Scope::Cluster => vec![None],
-        Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),
-    };
-    namespaces
-        .into_iter()
-        .flat_map(|namespace| {
-            rights.iter().map(move |&(group, resource, verb)| Right { group, resource, verb, namespace })
-        })
-        .collect()
+/// How a check ended, with what is to be said of it.
+#[derive(Debug)]
+enum Outcome {
+    Passed(String),
+    Skipped(String),
+    Failed(String),
 }
 
 /// The checks made so far.
 #[derive(Debug, Default)]
 pub struct Selftest {
-    lines: Vec<(String, Result<String, String>)>,
+    lines: Vec<(String, Outcome)>,
 }
 
 impl Selftest {
@@ -63,21 +68,28 @@ impl Selftest {
 
     /// Makes one check: `Ok` with what was found, or `Err` with what is wrong and the remedy.
     pub async fn check(&mut self, name: &str, check: impl Future<Output = Result<String, String>>) {
-        let result = match timeout(CHECK_LIMIT, check).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no result within {CHECK_LIMIT:?}")),
+        let outcome = match timeout(CHECK_LIMIT, check).await {
+            Ok(Ok(found)) => Outcome::Passed(found),
+            Ok(Err(wrong)) => Outcome::Failed(wrong),
+            Err(_) => Outcome::Failed(format!("no result within {CHECK_LIMIT:?}")),
         };
-        self.lines.push((name.to_owned(), result));
+        self.lines.push((name.to_owned(), outcome));
+    }
+
+    /// A check that could not be made, and why; it is shown, and fails nothing.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        self.lines.push((name.to_owned(), Outcome::Skipped(why.to_owned())));
     }
 
     /// The table: one line per check.
     pub fn table(&self) -> String {
         let width = self.lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut text = String::new();
-        for (name, result) in &self.lines {
-            let (mark, words) = match result {
-                Ok(words) => ("ok    ", words),
-                Err(words) => ("FAILED", words),
+        for (name, outcome) in &self.lines {
+            let (mark, words) = match outcome {
+                Outcome::Passed(words) => ("ok    ", words),
+                Outcome::Skipped(words) => ("-     ", words),
+                Outcome::Failed(words) => ("FAILED", words),
             };
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{mark}  {name:width$}  {words}");
@@ -85,20 +97,51 @@ impl Selftest {
         text
     }
 
-    /// True when every check passed.
+    /// True when no check failed.
     pub fn passed(&self) -> bool {
-        self.lines.iter().all(|(_, result)| result.is_ok())
+        !self.lines.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
     }
 
-    /// Prints the table; 0 when every check passed, else 1.
+    /// Prints the table; 0 when no check failed, else 1.
     pub fn finish(self) -> ExitCode {
         print!("{}", self.table());
         if self.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
+/// The checks of every component.
+pub async fn common(
+    test: &mut Selftest,
+    client: &Client,
+    component: &Component,
+    args: &CommonArgs,
+    told: &SelftestArgs,
+) {
+    let home = operator_namespace(args);
+    test.check("api server", api_server(client)).await;
+    match &told.expected_rights {
+        Some(expected) => {
+            test.check("rights", review::rights(client, expected, home, &args.watch_namespaces)).await;
+        }
+        None => test.skip("rights", "not compared: --expected-rights says with what; helm test does"),
+    }
+    match (&told.replicas_at, args.health_probe_bind_address.port()) {
+        (Some(host), Some(port)) => {
+            test.check("replicas", replicas::are_ready(host, port, told.replicas)).await;
+        }
+        (Some(_), None) => {
+            test.skip("replicas", "not asked: --health-probe-bind-address=0 has them answer nobody")
+        }
+        (None, _) => test.skip("replicas", "not asked: --replicas-at says where they are; helm test does"),
+    }
+    if args.leader_elect {
+        let lease = component.lease(&args.watch_namespaces);
+        test.check("lease", lease_is_alive(client, home, &lease)).await;
+    }
+}
+
 /// The API server answers.
-pub async fn api_server(client: &Client) -> Result<String, String> {
+async fn api_server(client: &Client) -> Result<String, String> {
     let version = client.apiserver_version().await.map_err(|error| format!("no answer: {error}"))?;
     Ok(format!("Kubernetes {}", version.git_version))
 }
@@ -121,65 +164,9 @@ pub async fn lease_is_alive(client: &Client, namespace: &str, name: &str) -> Res
     Ok(format!("held by {holder}"))
 }
 
-/// Every right is there.
-pub async fn rights(client: &Client, rights: &[Right<'_>]) -> Result<String, String> {
-    let api = Api::<SelfSubjectAccessReview>::all(client.clone());
-    let mut missing = Vec::new();
-    for right in rights {
-        let (resource, subresource) = match right.resource.split_once('/') {
-            Some((resource, sub)) => (resource, Some(sub.to_owned())),
-            None => (right.resource, None),
-        };
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(right.group.to_owned()),
-                    resource: Some(resource.to_owned()),
-                    subresource,
-                    verb: Some(right.verb.to_owned()),
-                    namespace: right.namespace.map(str::to_owned),
-                    ..ResourceAttributes::default()
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
-        };
-        let answer = api.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|error| format!("cannot review rights: {error}"))?;
-        if !answer.status.is_some_and(|status| status.allowed) {
-            let place = right.namespace.map(|ns| format!(" in {ns}")).unwrap_or_default();
-            missing.push(format!("{} {}{place}", right.verb, right.resource));
-        }
-    }
-    if missing.is_empty() {
-        Ok(format!("{} rights", rights.len()))
-    } else {
-        Err(format!("missing: {}", missing.join(", ")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rights_are_asked_for_in_every_namespace_of_ours() {
-        let places = |scope: &str| {
-            let scope = Scope::parse(scope).unwrap();
-            let rights = everywhere(&[("", "pods", "watch"), ("", "secrets", "get")], &scope);
-            rights
-                .iter()
-                .map(|right| (right.resource.to_owned(), right.namespace.map(str::to_owned)))
-                .collect::<Vec<_>>()
-        };
-        let right = |resource: &str, place: &Option<String>| (resource.to_owned(), place.clone());
-        assert_eq!(places(""), [right("pods", &None), right("secrets", &None)]);
-        let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
-        assert_eq!(
-            places("b,a"),
-            [right("pods", &a), right("secrets", &a), right("pods", &b), right("secrets", &b)]
-        );
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_or_endless_check_is_named_and_fails_the_test() {
@@ -192,5 +179,13 @@ mod tests {
             test.table(),
             "ok      api server  Kubernetes v1.36\nFAILED  webhook     no result within 20s\n"
         );
+    }
+
+    /// What was not checked is not said to be well.
+    #[test]
+    fn a_check_that_was_not_made_is_shown_and_fails_nothing() {
+        let mut test = Selftest::new();
+        test.skip("rights", "not compared");
+        assert_eq!((test.passed(), test.table().as_str()), (true, "-       rights  not compared\n"));
     }
 }

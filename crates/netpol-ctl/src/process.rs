@@ -9,11 +9,10 @@ use controller_kit::{
     legacy_guard::LegacyGuard,
     process::{self, Process},
     readiness::Readiness,
-    selftest::{Right, everywhere},
 };
 
 use crate::{
-    api_server, cleanup,
+    cleanup,
     context::Context,
     retire,
     settings::{COMPONENT, Settings},
@@ -28,19 +27,6 @@ const EXIT_WITHIN: Duration = Duration::from_secs(120);
 /// The command line.
 pub type Cli = cli::Cli<Settings, CommonCommand>;
 
-/// Rights the controller cannot do without (card §15.1).
-const RIGHTS: [(&str, &str, &str); 9] = [
-    ("agent.kagenti.dev", "agentcards", "watch"),
-    ("agent.kagenti.dev", "agentcards", "patch"),
-    ("networking.k8s.io", "networkpolicies", "watch"),
-    ("networking.k8s.io", "networkpolicies", "create"),
-    ("networking.k8s.io", "networkpolicies", "patch"),
-    ("networking.k8s.io", "networkpolicies", "delete"),
-    ("apps", "deployments", "watch"),
-    ("apps", "statefulsets", "watch"),
-    ("events.k8s.io", "events", "create"),
-];
-
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
@@ -48,18 +34,7 @@ pub async fn main() -> ExitCode {
     match &cli.command {
         None if cli.own.cleanup_and_exit => clean_and_exit(args).await,
         None => serve(&cli).await,
-        Some(command) => {
-            let mut rights = everywhere(&RIGHTS, &args.watch_namespaces);
-            if !args.watch_namespaces.is_namespaced() {
-                rights.push(Right {
-                    group: "discovery.k8s.io",
-                    resource: "endpointslices",
-                    verb: "watch",
-                    namespace: Some(api_server::NAMESPACE),
-                });
-            }
-            command.run(&COMPONENT, args, &rights).await
-        }
+        Some(command) => command.run(&COMPONENT, args).await,
     }
 }
 

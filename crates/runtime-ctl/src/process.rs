@@ -7,7 +7,6 @@ use controller_kit::{
     cli::{self, CommonArgs},
     commands::{CommonCommand, connect, operator_namespace},
     process,
-    selftest::everywhere,
 };
 
 use crate::{
@@ -36,28 +35,13 @@ pub enum Command {
     Unenroll(unenroll::Options),
 }
 
-/// Rights the controller cannot do without (runtime §19.3).
-const RIGHTS: [(&str, &str, &str); 9] = [
-    ("agent.kagenti.dev", "agentruntimes", "watch"),
-    ("agent.kagenti.dev", "agentruntimes", "patch"),
-    ("agent.kagenti.dev", "agentruntimes/status", "patch"),
-    ("apps", "deployments", "watch"),
-    ("apps", "deployments", "patch"),
-    ("apps", "statefulsets", "patch"),
-    ("", "configmaps", "watch"),
-    ("", "pods", "watch"),
-    ("events.k8s.io", "events", "create"),
-];
-
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
     let args = &cli.common;
     match &cli.command {
         None => serve(&cli).await,
-        Some(Command::Common(command)) => {
-            command.run(&COMPONENT, args, &everywhere(&RIGHTS, &args.watch_namespaces)).await
-        }
+        Some(Command::Common(command)) => command.run(&COMPONENT, args).await,
         Some(Command::Crds { command }) => definitions(args, command).await,
         Some(Command::Unenroll(options)) => unenroll(args, options).await,
     }

@@ -30,6 +30,15 @@ impl Bind {
     pub fn is_off(self) -> bool {
         self == Self::Off
     }
+
+    /// The port, unless nothing is to be bound.
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Self::Off => None,
+            Self::AllInterfaces(port) => Some(port),
+            Self::Address(address) => Some(address.port()),
+        }
+    }
 }
 
 impl FromStr for Bind {

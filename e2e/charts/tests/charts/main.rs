@@ -14,6 +14,7 @@ mod modes;
 mod programs;
 mod refusals;
 mod rights;
+mod tests;
 mod toggles;
 mod uninstall;
 mod values;

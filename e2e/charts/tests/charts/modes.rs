@@ -156,24 +156,6 @@ fn packaging_09_definitions_have_a_gate_and_a_job_with_few_rights() -> Result<()
     Ok(())
 }
 
-/// One test Pod per component that is on, with its flags and its account; no Service takes it for a replica.
-#[test]
-fn packaging_22_every_component_has_a_test() -> Result<()> {
-    let objects = Helm::get()?.suite(&[])?;
-    assert_eq!(objects.names("Pod").len(), objects.names("Deployment").len());
-    for pod in objects.of("Pod") {
-        let name = text(pod, "/metadata/name").trim_end_matches("-test");
-        let deployment = objects.named("Deployment", name)?;
-        let account = text(deployment, "/spec/template/spec/serviceAccountName");
-        assert_eq!(text(pod, "/spec/serviceAccountName"), account);
-        let selector = &deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"];
-        assert_ne!(&pod["metadata"]["labels"]["app.kubernetes.io/component"], selector);
-        assert!(pod["spec"]["containers"][0]["args"].to_string().ends_with(r#""selftest","--in-cluster"]"#));
-    }
-    assert_eq!(Helm::get()?.suite(&["--set=tests.enabled=false"])?.names("Pod"), Vec::<&str>::new());
-    Ok(())
-}
-
 /// What the process reads once at start is a checksum's business; what it watches must not restart it.
 #[test]
 fn platform_configuration_does_not_restart_anybody() -> Result<()> {
