@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use api_types::registration::annotation as own;
+use api_types::{enrolment::TargetKind, registration::annotation as own};
 use controller_kit::limiter::Turn;
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use serde_json::json;
@@ -29,6 +29,8 @@ const LOOK_FOR_POD: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_millis(200);
 /// How often a rollout is looked at whose end is waited for; its events come sooner.
 const ROLLOUT: Duration = Duration::from_secs(30);
+/// How often the Pod of a Sandbox is looked at, which nobody but its user may ever replace.
+const SANDBOX: Duration = Duration::from_secs(300);
 
 /// A Secret that is as it should be.
 #[derive(Debug)]
@@ -167,14 +169,18 @@ pub async fn previous(
     if places.is_empty() {
         return Ok(None);
     }
-    let current: Vec<_> =
-        subject.workloads.iter().filter_map(|workload| ctx.index.workloads.get(&workload.key)).collect();
-    if !current.iter().all(|workload| workload.rolled_out) {
-        return Ok(Some(ROLLOUT));
+    for key in subject.workloads.iter().map(|workload| &workload.key) {
+        if let Some(workload) = ctx.index.workloads.get(key)
+            && let Some(wait) = still_rolling(ctx, &workload, secret).await?
+        {
+            return Ok(Some(wait));
+        }
     }
     if ctx.settings.client_deletion_policy == DeletionPolicy::Delete {
-        for place in &places {
-            leaving::delete_client(ctx, &secret.key, place).await?;
+        let current = secret.annotation(own::CLIENT_UUID);
+        // Another URL of the same Keycloak leads to the client in use.
+        for place in places.iter().filter(|place| current != Some(&place.uuid)) {
+            leaving::delete_client(ctx, &secret.key, place, None).await?;
         }
     }
     let (namespace, name) = (&secret.key.namespace, &secret.key.name);
@@ -190,4 +196,23 @@ pub async fn previous(
         ctx.checked.insert(subject.unit.clone(), checked);
     }
     Ok((!done).then_some(STALE))
+}
+
+/// When to look again at a workload some Pods of which may have earlier credentials; `None` = none has.
+async fn still_rolling(
+    ctx: &Context,
+    workload: &Workload,
+    secret: &SecretMeta,
+) -> Result<Option<Duration>, Error> {
+    let revision = secret.revision();
+    // Before the template is annotated no rollout has begun, and the workload looks complete.
+    let told = revision == 1 || workload.template_revision() == Some(revision.to_string().as_str());
+    if !told || !workload.rolled_out {
+        return Ok(Some(ROLLOUT));
+    }
+    // The status of a Sandbox does not say which template its Pod was made of.
+    let behind = workload.key.kind == TargetKind::Sandbox
+        && revision > 1
+        && pods::any_behind(ctx, workload, &secret.key.name, revision).await?;
+    Ok(behind.then_some(SANDBOX))
 }

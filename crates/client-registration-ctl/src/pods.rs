@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use api_types::{
     names::{annotation, label},
     owner::{PodIdentity, controller_of, workload_of},
+    registration::annotation as own,
 };
 use controller_kit::controller::PassError;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -79,8 +80,7 @@ impl Resource for PodView {
 
 impl PodView {
     fn is_live(&self) -> bool {
-        self.metadata.deletion_timestamp.is_none()
-            && !matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+        self.metadata.deletion_timestamp.is_none() && self.runs()
     }
 
     fn is_of(&self, workload: &WorkloadKey) -> bool {
@@ -105,6 +105,18 @@ impl PodView {
             map.get(annotation::CREDENTIALS_SECRET).is_some_and(|name| name == secret)
         };
         self.metadata.annotations.as_ref().is_some_and(named)
+    }
+
+    fn has_revision(&self, revision: u64) -> bool {
+        let named = |map: &BTreeMap<String, String>| {
+            map.get(own::TEMPLATE_REVISION).is_some_and(|text| *text == revision.to_string())
+        };
+        self.metadata.annotations.as_ref().is_some_and(named)
+    }
+
+    /// One that is being deleted still runs.
+    fn runs(&self) -> bool {
+        !matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
     fn mounts(&self, secret: &str) -> bool {
@@ -147,9 +159,23 @@ pub async fn annotated(ctx: &Context, workload: &Workload, secret: &str) -> Resu
 /// What the API server says.
 pub async fn any_mounts(ctx: &Context, namespace: &str, secret: &str) -> Result<bool, Error> {
     let pods = list(ctx, namespace, &ListParams::default()).await?;
-    // One that is being deleted still runs.
+    Ok(pods.iter().any(|pod| pod.mounts(secret) && pod.runs()))
+}
+
+/// Whether any Pod of a workload mounts this Secret and was made for another revision of it.
+///
+/// # Errors
+/// What the API server says.
+pub async fn any_behind(
+    ctx: &Context,
+    workload: &Workload,
+    secret: &str,
+    revision: u64,
+) -> Result<bool, Error> {
+    let typed = ListParams::default().labels(label::TYPE);
+    let pods = list(ctx, &workload.key.unit.namespace, &typed).await?;
     Ok(pods.iter().any(|pod| {
-        pod.mounts(secret) && !matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+        pod.is_of(&workload.key) && pod.mounts(secret) && pod.runs() && !pod.has_revision(revision)
     }))
 }
 
