@@ -68,8 +68,10 @@ fn processes_of(container: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Sends a signal to every process in a container; how many there were. One that has ended meanwhile takes none.
-fn signal(container: &str, signal: &str) -> Result<usize> {
+/// Sends a signal to every process in the first container of a Pod; how many there were. One that has ended meanwhile takes none.
+pub(crate) fn signal(pod: &Value, signal: &str) -> Result<usize> {
+    let id = pod.text("/status/containerStatuses/0/containerID");
+    let container = id.strip_prefix("containerd://").with_context(|| format!("the container {id:?}"))?;
     let processes = processes_of(container)?;
     for pid in &processes {
         Command::new("kill").args([signal, &pid.to_string()]).output().context("kill")?;
@@ -80,15 +82,13 @@ fn signal(container: &str, signal: &str) -> Result<usize> {
 /// Ends a Pod's process without a word, and its Pod with it. It is stopped first, which is as dead for the Lease: killed first, the
 /// kubelet might start the same Pod's container again, which may go on as the leader that it was.
 async fn kill9(operator: &Ns, pod: &Value) -> Result<()> {
-    let id = pod.text("/status/containerStatuses/0/containerID");
-    let id = id.strip_prefix("containerd://").with_context(|| format!("the container {id:?}"))?;
-    ensure!(signal(id, "-STOP")? > 0, "no process in container {id}");
+    ensure!(signal(pod, "-STOP")? > 0, "no process in {}", pod.name());
     let path = format!("{}/{}", kinds::POD.path(Some(operator.name())), pod.name());
     let at_once = json!({"gracePeriodSeconds": 0});
     let reply = api::call(operator.client(), "DELETE", &path, "application/json", Some(&at_once)).await?;
     reply.ok().context("deleting the Pod by force")?;
     // The kubelet may have done it already.
-    signal(id, "-KILL").map(drop)
+    signal(pod, "-KILL").map(drop)
 }
 
 /// Follows the log of a Pod until its container ends; each line begins with its time.
