@@ -37,6 +37,7 @@ use crate::{
     platform_clients::PlatformClients,
     registration,
     settings::{COMPONENT, Settings},
+    sharing::Turns,
     sources::Source,
     trust::TrustRules,
     workload::{Unit, WorkloadKey},
@@ -101,6 +102,8 @@ pub struct Context {
     pub audience_pending: Memory<Unit, ()>,
     /// Since when a workload is no agent any more.
     pub leaving: Memory<Unit, Instant>,
+    /// Clients that passes are at work on.
+    pub turns: Turns,
     /// Since when the first Pod of a workload is waited for.
     pub waiting_for_pods: Memory<WorkloadKey, Instant>,
     /// Highest revision of credentials that were ever delivered.
@@ -172,6 +175,7 @@ impl Context {
             taken: Memory::default(),
             audience_pending: Memory::default(),
             leaving: Memory::default(),
+            turns: Turns::default(),
             waiting_for_pods: Memory::default(),
             revisions: Memory::default(),
             trust: RwLock::new(Arc::new(trust)),

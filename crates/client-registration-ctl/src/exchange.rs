@@ -22,6 +22,7 @@ use crate::{
     registration::{Next, end, registered},
     secret::{self, Place, Plan, Wanted},
     settings::{ClientAuth, DeletionPolicy},
+    sharing::{self, Turn},
     subject::{self, Subject},
     workload::Unit,
     write,
@@ -66,8 +67,9 @@ impl From<ClientError> for Stop {
 /// # Errors
 /// What a retry may fix.
 pub async fn exchange(ctx: &Context, subject: &Subject) -> Next {
+    let Some(turn) = ctx.turns.take(&subject.identity.client_id) else { return Ok(Some(sharing::pause())) };
     let started = Instant::now();
-    let stop = match register(ctx, subject).await {
+    let stop = match register(ctx, subject, turn).await {
         Ok(next) => {
             ctx.metrics.registered(Reason::Registered, true, started.elapsed());
             return Ok(next);
@@ -96,7 +98,8 @@ pub async fn exchange(ctx: &Context, subject: &Subject) -> Next {
     next
 }
 
-async fn register(ctx: &Context, subject: &Subject) -> Result<Option<Duration>, Stop> {
+/// `turn` is given back when the Secret is written: from then on others see who uses the client.
+async fn register(ctx: &Context, subject: &Subject, turn: Turn) -> Result<Option<Duration>, Stop> {
     let Subject { unit, config, primary, .. } = subject;
     // A Secret without our label is not in the index. When there is no client either, creating the Secret tells in time,
     // and a new agent costs no read.
@@ -149,6 +152,7 @@ async fn register(ctx: &Context, subject: &Subject) -> Result<Option<Duration>, 
     let due = Instant::now() + jitter(ctx.settings.resync_period, 0.2);
     ctx.revisions.insert(unit.clone(), delivered.revision);
     ctx.checked.insert(unit.clone(), Checked { version: delivered.version, due });
+    drop(turn);
     let mut again = due.saturating_duration_since(Instant::now());
     for wait in [
         delivery::templates(ctx, subject, delivered.revision, true).await?,
@@ -290,27 +294,32 @@ async fn credentials_of(
     let asked = subject.rotation();
     let obeyed = live.and_then(|live| claim::annotation(live, own::ROTATED_FOR));
     // A workload that comes with the annotation gets a fresh secret anyway.
-    if let Some(value) = asked
-        && live.is_some()
-        && obeyed.as_deref() != Some(value)
-    {
-        if matches!(client.ownership, Ownership::Shared(_)) {
+    let fresh = asked.filter(|value| {
+        live.is_some()
+            && obeyed.as_deref() != Some(value)
+            && !sharing::is_rotated_for(ctx, &subject.unit, uuid, value)
+    });
+    // Some servers show asterisks in the place of a secret.
+    let shown =
+        client.client.secret.clone().filter(|secret| !secret.expose().bytes().all(|byte| byte == b'*'));
+    let secret = match (fresh, shown) {
+        (Some(_), _) if matches!(client.ownership, Ownership::Shared(_)) => {
             return Err(Stop::Say(Verdict::failing(
                 Reason::ClientConflict,
                 "the client belongs to another cluster, so its secret is not rotated from here: remove the annotation",
             )));
         }
-        let secret = ctx.keycloak.new_secret(server, uuid).await?;
-        tracing::info!(workload = %subject.unit, client = subject.identity.client_id, "the client has a new secret");
-        return Ok((secret, Some(value.to_owned())));
-    }
-    let rotated_for = asked.map(str::to_owned);
-    // Some servers show asterisks in the place of a secret.
-    let shown =
-        client.client.secret.clone().filter(|secret| !secret.expose().bytes().all(|byte| byte == b'*'));
-    let secret = match shown {
-        Some(secret) => Some(secret),
-        None => ctx.keycloak.secret(server, uuid).await?,
+        (Some(_), _) => {
+            // The old secret is refused at once.
+            sharing::have_others_compare(ctx, &subject.unit, uuid).await?;
+            let secret = ctx.keycloak.new_secret(server, uuid).await?;
+            if secret.is_some() {
+                tracing::info!(workload = %subject.unit, client = subject.identity.client_id, "the client has a new secret");
+            }
+            secret
+        }
+        (None, Some(secret)) => Some(secret),
+        (None, None) => ctx.keycloak.secret(server, uuid).await?,
     };
     if secret.is_none() && subject.config.auth == ClientAuth::ClientSecret {
         return Err(Stop::Keycloak(KeycloakError::Transient {
@@ -318,7 +327,7 @@ async fn credentials_of(
             detail: "Keycloak shows none".to_owned(),
         }));
     }
-    Ok((secret, rotated_for))
+    Ok((secret, asked.map(str::to_owned)))
 }
 
 /// The audience scope; `None` when the namespace wants none.

@@ -30,6 +30,7 @@ pub mod reason;
 pub mod registration;
 pub mod secret;
 pub mod settings;
+pub mod sharing;
 pub mod sources;
 pub mod subject;
 pub mod sweep;

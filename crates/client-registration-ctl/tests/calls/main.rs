@@ -19,5 +19,6 @@ mod leaving;
 mod logins;
 mod register;
 mod secrets;
+mod sharing;
 mod stage;
 mod trust;
