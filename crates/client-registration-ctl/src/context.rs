@@ -104,6 +104,8 @@ pub struct Context {
     pub leaving: Memory<Unit, Instant>,
     /// Clients that passes are at work on.
     pub turns: Turns,
+    /// Secrets that are gone while their client is not, where they are not watched.
+    pub left: Memory<Unit, leaving::Left>,
     /// Since when the first Pod of a workload is waited for.
     pub waiting_for_pods: Memory<WorkloadKey, Instant>,
     /// Highest revision of credentials that were ever delivered.
@@ -175,6 +177,7 @@ impl Context {
             taken: Memory::default(),
             audience_pending: Memory::default(),
             leaving: Memory::default(),
+            left: Memory::default(),
             turns: Turns::default(),
             waiting_for_pods: Memory::default(),
             revisions: Memory::default(),

@@ -180,7 +180,7 @@ pub async fn previous(
         let current = secret.annotation(own::CLIENT_UUID);
         // Another URL of the same Keycloak leads to the client in use.
         for place in places.iter().filter(|place| current != Some(&place.uuid)) {
-            leaving::delete_client(ctx, &secret.key, place).await?;
+            leaving::delete_client(ctx, &secret.key, place, None).await?;
         }
     }
     let (namespace, name) = (&secret.key.namespace, &secret.key.name);

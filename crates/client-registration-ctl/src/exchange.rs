@@ -21,7 +21,7 @@ use crate::{
     reason::Reason,
     registration::{Next, end, registered},
     secret::{self, Place, Plan, Wanted},
-    settings::{ClientAuth, DeletionPolicy},
+    settings::ClientAuth,
     sharing::{self, Turn},
     subject::{self, Subject},
     workload::Unit,
@@ -143,7 +143,7 @@ async fn register(ctx: &Context, subject: &Subject, turn: Turn) -> Result<Option
         scope_id: ready.map(|ready| ready.id.as_str()).or(recorded.as_deref()),
         hash: &subject.hash,
         rotated_for: rotated_for.as_deref(),
-        finalizer: deletable && ctx.settings.client_deletion_policy == DeletionPolicy::Delete,
+        finalizer: deletable && ctx.settings.holds_secrets(),
         used_revision: subject::used_revision(ctx, unit, &subject.workloads),
     };
     let Some(delivered) = deliver(ctx, subject, &client, ready, live, &wanted).await? else {

@@ -10,6 +10,7 @@ use api_types::{
     registration::annotation as own,
 };
 use controller_kit::watch::Key as ObjectKey;
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -41,6 +42,15 @@ const ROLLOUT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_millis(200);
 
+/// A Secret that is gone, whose client is not.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// What it said.
+    pub secret: Arc<SecretMeta>,
+    /// Since when that is known.
+    pub since: Timestamp,
+}
+
 /// There is no workload of this name any more. The garbage collector deletes the Secret with its last owner; one without
 /// owners is ours to delete.
 ///
@@ -49,16 +59,11 @@ const STALE: Duration = Duration::from_millis(200);
 pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Next {
     ctx.forget(unit);
     ctx.revisions.remove(unit);
-    if let Some(secret) = secret.filter(|secret| secret.is_ours() && !ctx.settings.watch_secrets) {
+    if !ctx.settings.watch_secrets
+        && secret.is_some_and(|secret| secret.is_ours() && !secret.owners.is_empty())
+    {
         // Nobody tells when the garbage collector has begun.
-        let next = if secret.deleting.is_some() {
-            finish(ctx, &secret.key.namespace, &secret.key.name).await?
-        } else {
-            None
-        };
-        if secret.deleting.is_some() || !secret.owners.is_empty() {
-            return Ok(Some(next.unwrap_or(RETRY)));
-        }
+        return Ok(Some(RETRY));
     }
     let Some(secret) =
         secret.filter(|secret| secret.is_ours() && secret.deleting.is_none() && secret.owners.is_empty())
@@ -69,14 +74,64 @@ pub async fn gone(ctx: &Context, unit: &Unit, secret: Option<&SecretMeta>) -> Ne
     if !gates.global_enabled || !gates.client_registration {
         return Ok(None);
     }
-    for kind in TargetKind::ALL {
-        // A live read before something is destroyed: the index may be behind.
-        if write::exists(ctx, &WorkloadKey { unit: unit.clone(), kind }).await? {
-            return Ok(Some(RETRY));
-        }
+    if exists(ctx, unit).await? {
+        return Ok(Some(RETRY));
     }
     write::delete_secret(ctx, &secret.key.namespace, &secret.key.name, &secret.uid).await?;
+    Ok(look_after_deletion(ctx))
+}
+
+/// Where Secrets are not watched, a look tells that one is gone.
+fn look_after_deletion(ctx: &Context) -> Option<Duration> {
+    (!ctx.settings.watch_secrets).then_some(STALE)
+}
+
+/// A Secret that is read by name only has no finalizer: a process that starts anew knows no names of workloads that are
+/// gone, and such a Secret would hold up its namespace for ever. So what the Secret said is remembered, and the client
+/// goes after it. `None` = nothing is left of an earlier Secret of this name.
+///
+/// # Errors
+/// What the API server says.
+pub async fn unwatched(ctx: &Context, unit: &Unit) -> Next {
+    if let Some(before) = write::look_at_secret(ctx, unit).await?
+        && before.is_ours()
+    {
+        ctx.left.insert(unit.clone(), Left { secret: before, since: ctx.now() });
+    }
+    if let Some(secret) = ctx.index.secret_of(unit).filter(|secret| secret.deleting.is_some()) {
+        // The finalizer is from a time when Secrets were watched.
+        let again = finish(ctx, &secret.key.namespace, &secret.key.name).await?;
+        let is_there = ctx.index.secret_of(unit).is_some();
+        return Ok(again.or_else(|| is_there.then_some(RETRY)));
+    }
+    let Some(left) = ctx.left.get(unit) else { return Ok(None) };
+    let gates = ctx.gates()?;
+    let workloads = ctx.index.workloads_of(unit);
+    let uses = |workload: &Arc<Workload>| {
+        matches!(workload.eligibility(&gates), Eligibility::Register | Eligibility::ToolsOff)
+            && left.secret.owners.iter().any(|owner| owner.uid == workload.uid)
+    };
+    if !workloads.iter().any(uses) {
+        if workloads.is_empty() && exists(ctx, unit).await? {
+            return Ok(Some(RETRY));
+        }
+        if let Some(again) = settle(ctx, &left.secret, left.since).await? {
+            return Ok(Some(again));
+        }
+    }
+    // Otherwise only the Secret was deleted, and the client goes into a new one.
+    ctx.left.remove(unit);
     Ok(None)
+}
+
+/// A live read before something is destroyed: the index may be behind.
+async fn exists(ctx: &Context, unit: &Unit) -> Result<bool, Error> {
+    for kind in TargetKind::ALL {
+        if write::exists(ctx, &WorkloadKey { unit: unit.clone(), kind }).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Workloads of this name exist, and none is to be registered.
@@ -155,7 +210,7 @@ pub async fn unenrol(
     ctx.forget(unit);
     // No Pod has files of the old Secret any more: a new one is the first again, and costs no rollout of its own.
     ctx.revisions.remove(unit);
-    Ok(None)
+    Ok(look_after_deletion(ctx))
 }
 
 /// The registration goes over to the Pod: the client stays, without our marks.
@@ -180,6 +235,16 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
     if !ctx.sources.is_synced(crate::sources::Source::Secrets, namespace) {
         return Ok(Some(RETRY));
     }
+    if let Some(again) = settle(ctx, &secret, since).await? {
+        return Ok(Some(again));
+    }
+    let done = write::remove_finalizer(ctx, namespace, name).await?;
+    Ok((!done).then_some(STALE))
+}
+
+/// Lets the client of a Secret go that is in deletion, or gone, since then. `None` = done, or given up.
+async fn settle(ctx: &Context, secret: &SecretMeta, since: Timestamp) -> Next {
+    let ObjectKey { namespace, name } = &secret.key;
     let waited = Duration::try_from(ctx.now().duration_since(since)).unwrap_or_default();
     let left = ctx.settings.cleanup_timeout.saturating_sub(waited);
     let gates = ctx.gates()?;
@@ -187,7 +252,7 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
         // The client is theirs who keep the Secret.
         Ok(())
     } else if gates.global_enabled && gates.client_registration {
-        clean(ctx, &secret).await
+        clean(ctx, secret).await
     } else {
         // Nothing is removed while a gate is off, but a namespace must not hang for it either.
         Err(Error::Keycloak(KeycloakError::Rejected {
@@ -232,8 +297,7 @@ pub async fn finish(ctx: &Context, namespace: &str, name: &str) -> Next {
         }
         Err(error) => return Err(error),
     }
-    let done = write::remove_finalizer(ctx, namespace, name).await?;
-    Ok((!done).then_some(STALE))
+    Ok(None)
 }
 
 /// The Keycloak part of a deletion.
@@ -242,16 +306,23 @@ async fn clean(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
         return Ok(());
     }
     for place in secret.place().into_iter().chain(secret.previous()) {
-        delete_client(ctx, &secret.key, &place).await?;
+        // The scope is the workload's, whichever client it has.
+        let scope_of = (secret.place().as_ref() == Some(&place)).then_some(secret);
+        delete_client(ctx, &secret.key, &place, scope_of).await?;
     }
     Ok(())
 }
 
-/// Deletes a client, and the scope of the Secret's workload, unless they are used by others or not ours.
+/// Deletes a client, and the scope of the workload whose Secret goes, unless they are used by others or not ours.
 ///
 /// # Errors
 /// What Keycloak says.
-pub async fn delete_client(ctx: &Context, key: &ObjectKey, place: &Place) -> Result<(), Error> {
+pub async fn delete_client(
+    ctx: &Context,
+    key: &ObjectKey,
+    place: &Place,
+    scope_of: Option<&SecretMeta>,
+) -> Result<(), Error> {
     let Some(server) = trusted(ctx, place) else { return Ok(()) };
     let users = ctx.index.secrets.linked(&SecretLink(place.uuid.clone()));
     if users.iter().any(|other| other.key != *key && other.deleting.is_none()) {
@@ -267,11 +338,7 @@ pub async fn delete_client(ctx: &Context, key: &ObjectKey, place: &Place) -> Res
         }
         None => {}
     }
-    let secret = ctx.index.secrets.get(key);
-    let current = secret.as_ref().and_then(|secret| secret.place());
-    // The scope is the workload's, whichever client it has.
-    let leaving = secret.as_ref().is_some_and(|secret| secret.deleting.is_some());
-    if let (Some(secret), true, true) = (&secret, leaving, current.as_ref() == Some(place)) {
+    if let Some(secret) = scope_of {
         delete_scope(ctx, &server, secret, &cluster_id).await?;
     }
     Ok(())

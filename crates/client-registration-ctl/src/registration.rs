@@ -7,7 +7,7 @@ use api_types::{
     enrolment::TargetKind,
     registration::annotation as own,
 };
-use controller_kit::{controller::PassError, surroundings::NamespaceState};
+use controller_kit::{backoff::jitter, controller::PassError, surroundings::NamespaceState};
 use tokio::time::Instant;
 
 use crate::{
@@ -29,6 +29,9 @@ use crate::{
     write,
 };
 
+/// How often a Secret is looked at that is not watched.
+const UNWATCHED: Duration = Duration::from_secs(300);
+
 /// How a pass ends: with the next look, or with what a retry may fix.
 pub type Next = Result<Option<Duration>, Error>;
 
@@ -41,9 +44,22 @@ pub async fn pass(ctx: &Context, unit: &Unit) -> Next {
         return Ok(None);
     }
     synced(ctx, unit)?;
-    if !ctx.settings.watch_secrets {
-        write::look_at_secret(ctx, unit).await?;
+    if ctx.settings.watch_secrets {
+        return look(ctx, unit).await;
     }
+    if let Some(wait) = leaving::unwatched(ctx, unit).await? {
+        return Ok(Some(wait));
+    }
+    let next = look(ctx, unit).await?;
+    if ctx.index.secret_of(unit).is_none() {
+        return Ok(next);
+    }
+    // Nobody tells when somebody deletes it.
+    let again = jitter(UNWATCHED, 0.2);
+    Ok(Some(next.map_or(again, |next| next.min(again))))
+}
+
+async fn look(ctx: &Context, unit: &Unit) -> Next {
     let workloads = ctx.index.workloads_of(unit);
     let gates = ctx.gates()?;
     let secret = ctx.index.secret_of(unit);

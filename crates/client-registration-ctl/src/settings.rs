@@ -358,6 +358,11 @@ impl Settings {
         Ok(rules)
     }
 
+    /// Whether Secrets get the finalizer that has their client deleted first (§8): not where they are only read by name.
+    pub fn holds_secrets(&self) -> bool {
+        self.client_deletion_policy == DeletionPolicy::Delete && self.watch_secrets
+    }
+
     /// The realm whose token endpoint is used for agents of `realm`.
     pub fn admin_realm<'a>(&'a self, realm: &'a str) -> &'a str {
         match (self.keycloak_admin_realm.as_str(), self.keycloak_admin_auth) {

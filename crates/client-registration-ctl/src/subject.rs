@@ -16,7 +16,6 @@ use crate::{
         client::{self, Client},
         scope,
     },
-    settings::DeletionPolicy,
     workload::{Unit, Workload, WorkloadKey},
 };
 
@@ -131,7 +130,7 @@ fn hash(ctx: &Context, config: &Config, identity: &Identity, cluster_id: &str) -
         ("client", json!(identity.client_id)),
         ("cluster", json!(cluster_id)),
         ("exchange", json!(config.token_exchange)),
-        ("finalizer", json!(settings.client_deletion_policy == DeletionPolicy::Delete)),
+        ("finalizer", json!(settings.holds_secrets())),
         ("idp", json!(config.idp_alias)),
         ("name", json!(identity.name)),
         ("platform", json!(config.platform_clients)),

@@ -82,19 +82,21 @@ pub async fn held_client_id(ctx: &Context, namespace: &str, name: &str) -> Optio
     String::from_utf8(secret.data?.remove(CLIENT_ID_KEY)?.0).ok()
 }
 
-/// Brings the index up to date where Secrets are not watched.
+/// Brings the index up to date where Secrets are not watched; what it knew, when there is no Secret any more.
 ///
 /// # Errors
 /// What the API server says.
-pub async fn look_at_secret(ctx: &Context, unit: &Unit) -> Result<(), Error> {
+pub async fn look_at_secret(ctx: &Context, unit: &Unit) -> Result<Option<Arc<SecretMeta>>, Error> {
     let name = unit.secret_name();
     let api = Api::<LeanMeta<ApiSecret>>::namespaced(ctx.client.clone(), &unit.namespace);
     let read = api.get_opt(&name).await;
     match read.map_err(PassError::api("read", format!("Secret {}/{name}", unit.namespace)))? {
-        Some(live) => drop(store(ctx, live.metadata)),
-        None => drop(ctx.index.secrets.remove(&ObjectKey::new(&unit.namespace, name))),
+        Some(live) => {
+            store(ctx, live.metadata);
+            Ok(None)
+        }
+        None => Ok(ctx.index.secrets.remove(&ObjectKey::new(&unit.namespace, name))),
     }
-    Ok(())
 }
 
 /// Creates a Secret; its version. `None` = there is one of that name.

@@ -22,3 +22,4 @@ mod secrets;
 mod sharing;
 mod stage;
 mod trust;
+mod unwatched;

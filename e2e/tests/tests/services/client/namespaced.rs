@@ -30,7 +30,6 @@ async fn client_16_1_secrets_by_name_only() -> Result<()> {
         account(secret).is_ok_and(|account| account.secret != second && account.secret != first.secret)
     };
     ns.until(secs(20), kinds::SECRET, &name, "a third secret", third).await?;
-    ns.patch(kinds::SECRET, &name, json!({"metadata": {"finalizers": null}})).await?;
     ns.delete(kinds::SECRET, &name).await?;
     let again = wait_for(secs(45), "a Secret that works again", async || {
         let Some(secret) = credentials_secret(&ns, "weather").await? else { return Ok(None) };
@@ -38,10 +37,13 @@ async fn client_16_1_secrets_by_name_only() -> Result<()> {
     });
     again.await?;
 
-    // It goes with its workload, and takes client and scope along.
+    // It goes with its workload, and client and scope follow.
     ns.delete(kinds::DEPLOYMENT, "weather").await?;
     ns.gone(secs(60), kinds::SECRET, &name).await?;
-    ensure!(realm.agents().await?.is_empty() && realm.audience_scopes().await?.is_empty());
+    let nothing = wait_for(secs(45), "client and scope gone", async || {
+        Ok((realm.agents().await?.is_empty() && realm.audience_scopes().await?.is_empty()).then_some(()))
+    });
+    nothing.await?;
 
     // An un-enrolment, and what is not watched.
     let stays = registration.registered(&ns, "stays").await?;
@@ -55,7 +57,10 @@ async fn client_16_1_secrets_by_name_only() -> Result<()> {
     )
     .await?;
     ns.gone(secs(90), kinds::SECRET, &name).await?;
-    ensure!(realm.client(&stays.id).await?.is_none());
+    let nothing = wait_for(secs(45), "its client gone", async || {
+        Ok(realm.client(&stays.id).await?.is_none().then_some(()))
+    });
+    nothing.await?;
     ensure!(credentials_secret(&elsewhere, "weather").await?.is_none());
 
     let lists = registration.cluster().audit()?.since(mark, |request| {
