@@ -101,3 +101,15 @@ async fn settled(ns: &Ns, kind: e2e::kinds::Kind, name: &str) -> Result<Value> {
     ns.until_condition(ROLLOUT, name, condition::PODS_CONFIGURED, "True/RolloutComplete").await?;
     ns.rolled_out(ROLLOUT, kind, name).await
 }
+
+/// Waits until nobody has written an object for so long: Kubernetes' own controllers write it once more a moment after
+/// what a test waits for.
+pub(crate) async fn at_rest(
+    ns: &Ns,
+    time: std::time::Duration,
+    kind: e2e::kinds::Kind,
+    name: &str,
+) -> Result<Value> {
+    let what = format!("{} {name} to stay as it is for {time:?}", kind.kind);
+    e2e::wait_for(ROLLOUT, &what, async || ns.stays(time, kind, name).await.map(Some)).await
+}

@@ -94,7 +94,8 @@ async fn card_07_signed_card() -> Result<()> {
         Ok((version(card), version(stage.ns.get(kinds::DEPLOYMENT, "echo").await?)))
     };
     // The rollout's last conditions come a moment later.
-    tokio::time::sleep(secs(3)).await;
+    crate::runtime::at_rest(&stage.ns, secs(2), kinds::DEPLOYMENT, "echo").await?;
+    crate::runtime::at_rest(&stage.ns, secs(1), kinds::AGENT_CARD, CARD).await?;
     let before = versions().await?;
     tokio::time::sleep(secs(8)).await;
     assert_eq!(versions().await?, before, "three further periods write nothing");
@@ -259,8 +260,11 @@ async fn card_restart_writes_nothing() -> Result<()> {
     let stage = checking("card-restart", &[]).await?;
     signed_agent(&stage, "es256-legacy").await?;
     until_marked(&stage, "true", true).await?;
+    // The label rolls the workload, and while that lasts the world does change.
+    stage.ns.rolled_out(secs(60), kinds::DEPLOYMENT, "echo").await?;
+    crate::runtime::at_rest(&stage.ns, secs(3), kinds::DEPLOYMENT, "echo").await?;
     stage.until(CARD, "Synced", "True", "SyncSucceeded").await?;
-    tokio::time::sleep(secs(5)).await;
+    crate::runtime::at_rest(&stage.ns, secs(3), kinds::AGENT_CARD, CARD).await?;
     stage.process.kill9().await?;
     let audit = stage.suite.cluster().audit()?;
     let mark = audit.mark()?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use e2e::{Json as _, Ns, Suite, kinds, objects, secs};
 use serde_json::Value;
 
-use super::{ROLLOUT, enrolled, settled};
+use super::{ROLLOUT, at_rest, enrolled, settled};
 
 #[tokio::test]
 async fn runtime_02_idle() -> Result<()> {
@@ -13,6 +13,8 @@ async fn runtime_02_idle() -> Result<()> {
     let deployment = enrolled(&ns, "quiet").await?;
 
     let mark = suite.cluster().audit()?.mark()?;
+    // The old Pod may still be going, which the Deployment's status tells.
+    at_rest(&ns, secs(2), kinds::DEPLOYMENT, "quiet").await?;
     let (workload, runtime) = tokio::join!(
         ns.stays(secs(30), kinds::DEPLOYMENT, "quiet"),
         ns.stays(secs(30), kinds::AGENT_RUNTIME, "quiet"),
@@ -31,8 +33,13 @@ async fn runtime_02_idle() -> Result<()> {
     })
     .await?;
     settled(&ns, kinds::DEPLOYMENT, "quiet").await?;
+    // The status may still be that of the Pod before.
+    at_rest(&ns, secs(2), kinds::DEPLOYMENT, "quiet").await?;
     let workload = ns.stays(secs(30), kinds::DEPLOYMENT, "quiet").await?;
     assert_eq!(workload.generation(), deployment.generation());
+    let mut writes = suite.object_writes(mark, "runtime-ctl")?;
+    writes.retain(|write| write.namespace == ns.name() && write.resource.starts_with("deployments"));
+    assert!(writes.is_empty(), "the workload was written: {writes:?}");
     let events = ns.events("quiet", "Configured").await?;
     assert_eq!(Ns::occurrences(&events), 1, "{events:?}");
     assert_eq!(events[0].text("/note"), "Applied config to Deployment quiet");
