@@ -162,7 +162,7 @@ async fn card_24_upgrade() -> Result<()> {
 async fn renew(operator: &Ns) -> Result<()> {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let lease = objects::named(kinds::LEASE, OLD_LEASE).spec(json!({
-        "holderIdentity": "old-operator-0", "leaseDurationSeconds": 4, "acquireTime": now, "renewTime": now,
+        "holderIdentity": "old-operator-0", "leaseDurationSeconds": 6, "acquireTime": now, "renewTime": now,
     }));
     operator.apply(lease).await.map(drop)
 }
@@ -200,7 +200,7 @@ async fn card_24_the_previous_operator_still_runs() -> Result<()> {
     })
     .await?;
     // Longer than the Lease lasts: it is the renewal that counts.
-    tokio::time::sleep(secs(6)).await;
+    tokio::time::sleep(secs(8)).await;
     assert!(ns.list(kinds::AGENT_CARD, "").await?.is_empty(), "a card was made");
     renewing.abort();
     process.wait_ready(secs(30)).await?;

@@ -14,7 +14,7 @@ use super::fixture::{bare, runtime_ctl, start_webhook, until_readyz, webhook};
 async fn fault_the_old_operator_still_runs() -> Result<()> {
     let suite = bare().await?;
     let operator = suite.operator().await?;
-    let legacy = OldOperator::start(&operator, 4).await?;
+    let legacy = OldOperator::start(&operator, 6).await?;
     let ns = suite.namespace("fault-legacy", json!({"kagenti-enabled": "true"})).await?;
     ns.create(objects::deployment("weather")).await?;
     ns.create(objects::agent_runtime("weather", "weather")).await?;
@@ -51,7 +51,7 @@ async fn fault_the_old_operator_still_runs() -> Result<()> {
     ns.until_ready(secs(20), "weather").await?;
 
     // Somebody rolls back: it stops again, in the same process.
-    let legacy = OldOperator::start(&operator, 4).await?;
+    let legacy = OldOperator::start(&operator, 6).await?;
     until_readyz(&ctl, 503, &[LEASE]).await?;
     until_readyz(&hook, 503, &[LEASE]).await?;
     let mark = suite.cluster().audit()?.mark()?;

@@ -98,7 +98,7 @@ async fn card_15_the_previous_operator_is_running() -> Result<()> {
     let operator = suite.operator().await?;
     let renew = async || {
         let lease = objects::named(kinds::LEASE, api_types::names::LEGACY_LEASE).spec(json!({
-            "holderIdentity": "old", "leaseDurationSeconds": 3,
+            "holderIdentity": "old", "leaseDurationSeconds": 6,
             "renewTime": format!("{:.6}", jiff::Timestamp::now()),
         }));
         operator.apply(lease).await
@@ -109,14 +109,17 @@ async fn card_15_the_previous_operator_is_running() -> Result<()> {
     ns.create(agent("a")).await?;
     let finalizers = json!({"metadata": {"finalizers": ["agentcard.kagenti.dev/network-policy"]}});
     ns.create(card("a-card", "Deployment", "a").with(finalizers)).await?;
-    let started = std::time::Instant::now();
-    while started.elapsed() < secs(5) {
+    // From when it says why it waits, and longer than the Lease lasts: it is the renewal that counts.
+    let readyz = format!("{}/readyz?verbose", netpol.probe_url());
+    let mut waits: Option<std::time::Instant> = None;
+    wait_for(secs(40), "some time beside the previous operator", async || {
         renew().await?;
         ensure!(ns.find(kinds::NETWORK_POLICY, "a-signature-policy").await?.is_none(), "written beside it");
-        tokio::time::sleep(secs(1)).await;
-    }
-    let (status, text) = http::get(&format!("{}/readyz?verbose", netpol.probe_url())).await?;
-    ensure!(status.as_u16() == 503 && text.contains(api_types::names::LEGACY_LEASE), "{status}: {text}");
+        let (status, text) = http::get(&readyz).await?;
+        ensure!(status.as_u16() == 503 && text.contains(api_types::names::LEGACY_LEASE), "{status}: {text}");
+        Ok((waits.get_or_insert_with(std::time::Instant::now).elapsed() >= secs(8)).then_some(()))
+    })
+    .await?;
     let card = ns.get(kinds::AGENT_CARD, "a-card").await?;
     assert_eq!(card.items("/metadata/finalizers").len(), 1);
     operator.delete(kinds::LEASE, api_types::names::LEGACY_LEASE).await?;
