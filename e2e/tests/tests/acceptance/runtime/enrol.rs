@@ -80,6 +80,8 @@ async fn runtime_20_conflict() -> Result<()> {
     let suite = Suite::shared().await?;
     let ns = suite.namespace("runtime-20", Value::Null).await?;
     ns.create(objects::deployment("busy")).await?;
+    // Its first rollout, so that the enrolment is the second one.
+    ns.rolled_out(ROLLOUT, kinds::DEPLOYMENT, "busy").await?;
     let writer = {
         let ns = ns.clone();
         async move {
