@@ -117,12 +117,29 @@ impl Timeline {
         let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
         let told = seen.clone();
         let task = tokio::spawn(async move {
-            while let Some(Ok(event)) = events.next().await {
-                if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event
-                    && let Ok(object) = serde_json::to_value(object)
-                {
-                    told.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+            let mut version = String::new();
+            loop {
+                while let Some(event) = events.next().await {
+                    let object = match event {
+                        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => object,
+                        Ok(WatchEvent::Deleted(object)) => {
+                            version = object.metadata.resource_version.unwrap_or(version);
+                            continue;
+                        }
+                        Ok(WatchEvent::Bookmark(mark)) => {
+                            version = mark.metadata.resource_version;
+                            continue;
+                        }
+                        Ok(WatchEvent::Error(_)) | Err(_) => return,
+                    };
+                    version = object.metadata.resource_version.clone().unwrap_or(version);
+                    if let Ok(object) = serde_json::to_value(object) {
+                        told.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+                    }
                 }
+                // The API server ends a watch after some minutes; the next one goes on where it ended.
+                let Ok(next) = api.watch(&WatchParams::default(), &version).await else { return };
+                events = next.boxed();
             }
         });
         Ok(Self { seen, task })
