@@ -86,9 +86,14 @@ pub(super) async fn signs_as_the_sample_says(suite: &Suite, ns: &Ns, agent: &str
     let unsigned = ns.get(kinds::CONFIG_MAP, &format!("{agent}-card-unsigned")).await?;
     let account = deployment.text("/spec/template/spec/serviceAccountName");
     let pod = Pod::new(suite, ns, account, unsigned.text("/data/agent.json")).await?;
-    ensure!(pod.sign(&variables).await? == ExitCode::SUCCESS);
     let name = format!("{agent}-card-signed");
-    let map = ns.get(kinds::CONFIG_MAP, &name).await.context("the rights of the sample do not suffice")?;
+    // The API server may know the rights a moment after it stored them; then nothing but a warning comes of it.
+    let map = e2e::wait_for(e2e::secs(10), "the rights of the sample to count", async || {
+        ensure!(pod.sign(&variables).await? == ExitCode::SUCCESS);
+        ns.find(kinds::CONFIG_MAP, &name).await
+    })
+    .await
+    .context("the rights of the sample do not suffice")?;
     assert_eq!(map.label("kagenti.io/card-signed"), Some("true"));
     assert_eq!(map.pointer("/data/agent-card.json").and_then(Value::as_str), Some(pod.signed()?.as_str()));
     let card: Value = serde_json::from_str(&pod.signed()?)?;

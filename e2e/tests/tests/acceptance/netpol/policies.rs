@@ -214,9 +214,12 @@ async fn card_15_flags() -> Result<()> {
     let _netpol = start(&suite, options).await?;
     let ns = suite.namespace("card-15-flags", json!({})).await?;
     ns.create(agent("a")).await?;
-    ns.create(card("a-card", "Deployment", "a")).await?;
+    // Before the card is there: its age counts from the whole second before that.
     let started = std::time::Instant::now();
-    let policy = until_restrictive(&ns, "a-signature-policy").await?;
+    ns.create(card("a-card", "Deployment", "a")).await?;
+    let restrictive = |object: &Value| object.pointer("/spec/egress") != Some(&json!([{}]));
+    let what = "a restrictive policy, after the delay";
+    let policy = ns.until(secs(15), kinds::NETWORK_POLICY, "a-signature-policy", what, restrictive).await?;
     assert!(started.elapsed() > secs(2), "isolated after {:?}", started.elapsed());
     let from = json!([
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}},

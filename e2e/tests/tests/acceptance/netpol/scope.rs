@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use e2e::{kinds, objects, secs};
+use local_cluster::ApiRequest;
 use serde_json::json;
 
 use super::fixture::{
@@ -53,10 +54,19 @@ async fn card_15_one_namespace() -> Result<()> {
             && request.namespace != "card-15-one"
     })?;
     assert!(outside.is_empty(), "{outside:?}");
-    let refused = suite
-        .cluster()
-        .audit()?
-        .since(mark, |request| request.short_user() == NETPOL_CTL && request.code == 403)?;
+    // The API server may know the rights a moment after it stored them: who was let in later was not refused.
+    let all = suite.cluster().audit()?.since(mark, |request| request.short_user() == NETPOL_CTL)?;
+    let refused: Vec<_> = all
+        .iter()
+        .enumerate()
+        .filter(|(at, request)| {
+            let same = |other: &ApiRequest| {
+                (&other.verb, &other.resource, &other.namespace)
+                    == (&request.verb, &request.resource, &request.namespace)
+            };
+            request.code == 403 && !all.iter().skip(*at).any(|other| other.code < 300 && same(other))
+        })
+        .collect();
     assert!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
