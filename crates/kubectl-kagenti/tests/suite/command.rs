@@ -135,17 +135,40 @@ fn a_bad_call_ends_with_2_and_prints_nothing(#[case] args: &[&str], #[case] inpu
 }
 
 #[test]
-fn version_is_one_line() {
-    let output = run(&["version"], "");
+fn version_of_the_plugin_is_one_line() {
+    let output = run(&["version", "--client"], "");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let expected = format!("kubectl-kagenti {} (", env!("CARGO_PKG_VERSION"));
     assert!(output.status.success() && text.starts_with(&expected) && text.ends_with(")\n"), "{text}");
     assert_eq!(text.lines().count(), 1);
 }
 
+/// As a script reads it; no cluster is asked.
+#[test]
+fn version_of_the_plugin_is_a_document() {
+    let output = run(&["version", "--client", "-o", "json"], "");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["plugin"]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(output.status.success());
+}
+
+/// Nothing is done by accident: what is meant has to be said.
+#[rstest]
+#[case::what(&["uninstall"], "--remove-finalizers")]
+#[case::namespace(&["uninstall", "--remove-finalizers", "-n", "../x"], "no name of a namespace")]
+#[case::form(&["uninstall", "--remove-finalizers", "-o", "xml"], "possible values: table, json, yaml")]
+fn uninstall_has_to_be_meant(#[case] args: &[&str], #[case] says: &str) {
+    let output = run(args, "");
+    let err = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{err}");
+    assert!(err.contains(says), "{err}");
+}
+
 /// Help speaks of `kubectl kagenti`, fits a terminal and shows how the command is used.
 #[rstest]
-#[case(&["--help"], &["Usage: kubectl kagenti <COMMAND>", "version", "values"])]
+#[case(&["--help"], &["Usage: kubectl kagenti <COMMAND>", "version", "uninstall", "values"])]
+#[case(&["version", "--help"], &["--client", "--context <NAME>", "--kubeconfig <FILE>", "Exit code: 0, 1"])]
+#[case(&["uninstall", "--help"], &["--dry-run", "--even-if-running", "Exit code: 0 when nothing waits", "-n team1"])]
 #[case(&["values", "--help"], &["Usage: kubectl kagenti values <COMMAND>", "convert"])]
 #[case(&["values", "convert", "--help"], &["Usage: kubectl kagenti values convert [OPTIONS] --values <FILE>", "--under <KEY>", "Exit code: 0, 1", "helm get values", "--under kagenti-operator-chart"])]
 fn help(#[case] args: &[&str], #[case] says: &[&str]) {

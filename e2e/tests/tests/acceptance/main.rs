@@ -8,6 +8,7 @@
 mod card;
 mod faults;
 mod netpol;
+mod plugin;
 mod runtime;
 mod samples;
 mod schema;
