@@ -91,6 +91,7 @@ async fn packaging_07_tenant() -> Result<()> {
     works(&team, &other).await?;
     roles_come_and_go(&node, &team).await?;
     assert_nothing_outside(&node, mark)?;
+    tests_pass(&helm, &node, &tenant).await?;
     // The tenant can also take it all away again; netpol-ctl's policies go with it.
     let config = format!("--kubeconfig={}", tenant.display());
     let uninstall = ["uninstall", "netpol", "--namespace=team1", &config, "--wait", "--timeout=2m"];
@@ -118,6 +119,21 @@ async fn install(helm: &Helm, node: &RealNode, tenant: &Path) -> Result<()> {
     let wide = ["install", "wide", &chart, "--namespace=team1", &config, "--set=fullnameOverride=wide"];
     let refused = helm.run(wide).await.err().context("a tenant installed for the whole cluster")?;
     ensure!(format!("{refused:#}").contains("clusterroles"), "{refused:#}");
+    Ok(())
+}
+
+/// `helm test` of each release by the tenant: its rights are those of its Roles, without any of the cluster.
+async fn tests_pass(helm: &Helm, node: &RealNode, tenant: &Path) -> Result<()> {
+    let config = format!("--kubeconfig={}", tenant.display());
+    for component in COMPONENTS {
+        let (release, _) = settings(component);
+        let args = ["test", release, "--namespace=team1", &config, "--timeout=2m", "--logs"];
+        let said =
+            helm_run(helm, node.cluster(), &args).await.with_context(|| format!("testing {component}"))?;
+        for check in ["rights as expected", "are ready"] {
+            ensure!(said.contains(check), "{component}: no {check}: {said}");
+        }
+    }
     Ok(())
 }
 
