@@ -88,7 +88,7 @@ pub struct Settings {
     #[arg(long, env = "KAGENTI_SPIRE_NAMESPACE", default_value = "")]
     pub spire_trust_bundle_configmap_namespace: String,
 
-    /// Its key
+    /// Its key with the bundle
     #[arg(long, default_value = "bundle.spiffe")]
     pub spire_trust_bundle_configmap_key: String,
 
@@ -184,7 +184,7 @@ pub struct Settings {
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub fetch_timeout: Duration,
 
-    /// Longest connect
+    /// Longest time to connect
     #[arg(long, default_value = "3s", value_parser = duration)]
     pub fetch_connect_timeout: Duration,
 

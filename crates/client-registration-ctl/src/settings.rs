@@ -147,7 +147,7 @@ pub struct Settings {
     #[arg(long, default_value = "keycloak")]
     pub keycloak_admin_secret_namespace: String,
 
-    /// Its name
+    /// Name of that Secret
     #[arg(long, default_value = "keycloak-initial-admin")]
     pub keycloak_admin_secret_name: String,
 

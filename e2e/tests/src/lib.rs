@@ -19,6 +19,7 @@ pub mod json;
 pub mod kinds;
 pub mod objects;
 pub mod old_operator;
+pub mod openmetrics;
 pub mod pod_view;
 pub mod scale;
 pub mod scenarios;

@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test says what it expects, and panics otherwise")]
 
 mod card;
+mod contract;
 mod faults;
 mod netpol;
 mod plugin;

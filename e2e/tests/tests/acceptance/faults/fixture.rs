@@ -3,9 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use e2e::group::Alone;
 use e2e::suite::{RUNTIME_CTL, WEBHOOK};
-use e2e::{Group, Json as _, Ns, Options, Suite, api, kinds, secs, wait_for};
-use kube::config::AuthInfo;
-use kube::{Client, Config};
+use e2e::{Group, Json as _, Options, Suite, kinds, secs, wait_for};
 use local_cluster::{ClusterOptions, Component, ComponentOptions, http};
 use serde_json::{Value, json};
 
@@ -14,7 +12,8 @@ static BARE: Group = Group::new(bare_options);
 /// A second one: its tests are the slowest, and each wants to be alone.
 static BARE_RIGHTS: Group = Group::new(bare_options);
 
-fn bare_options() -> Options {
+/// An API server with the CRDs and nothing else.
+pub(crate) fn bare_options() -> Options {
     let cluster = ClusterOptions {
         nodes: 0,
         pod_addresses: false,
@@ -38,7 +37,8 @@ pub(super) async fn bare_rights() -> Result<Alone> {
     cleared(BARE_RIGHTS.alone().await?).await
 }
 
-async fn cleared(suite: Alone) -> Result<Alone> {
+/// A cluster of a group without what the test before registered in it.
+pub(crate) async fn cleared(suite: Alone) -> Result<Alone> {
     unregister(&suite).await?;
     let global = suite.global().await?;
     for runtime in global.list(kinds::AGENT_RUNTIME, "").await? {
@@ -76,15 +76,16 @@ fn gates(suite: &Suite) -> String {
 }
 
 /// The options of a component by name.
-pub(super) fn options(suite: &Suite, name: &str) -> ComponentOptions {
-    if name == WEBHOOK { webhook(suite) } else { runtime_ctl(suite) }
+pub(crate) fn options(suite: &Suite, name: &str) -> ComponentOptions {
+    match name {
+        WEBHOOK => webhook(suite),
+        RUNTIME_CTL => runtime_ctl(suite),
+        other => ComponentOptions::new(other),
+    }
 }
 
-/// Both components by name.
-pub(super) const BOTH: [&str; 2] = [RUNTIME_CTL, WEBHOOK];
-
 /// An identity of its own, so that the audit log tells replicas apart.
-pub(super) fn named(mut options: ComponentOptions, name: &str) -> ComponentOptions {
+pub(crate) fn named(mut options: ComponentOptions, name: &str) -> ComponentOptions {
     options = options.instance(name);
     name.clone_into(&mut options.service_account);
     options
@@ -99,13 +100,13 @@ pub(super) async fn start_webhook(suite: &Suite, options: ComponentOptions) -> R
 }
 
 /// Status and text of `/readyz?verbose`.
-pub(super) async fn readyz(component: &Component) -> Result<(u16, String)> {
+pub(crate) async fn readyz(component: &Component) -> Result<(u16, String)> {
     let (status, body) = http::get(&format!("{}/readyz?verbose", component.probe_url())).await?;
     Ok((status.as_u16(), body))
 }
 
 /// Waits until `/readyz` answers this status with a text that contains all of these words.
-pub(super) async fn until_readyz(component: &Component, status: u16, words: &[&str]) -> Result<String> {
+pub(crate) async fn until_readyz(component: &Component, status: u16, words: &[&str]) -> Result<String> {
     let name = &component.spec().name;
     wait_for(secs(30), &format!("/readyz of {name} to say {status} and {words:?}"), async || {
         let (now, text) = readyz(component).await?;
@@ -122,32 +123,6 @@ pub(super) async fn until_readyz(component: &Component, status: u16, words: &[&s
 pub(super) fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().rev().take(15).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-}
-
-/// A client of one of a process's own listeners, with a bearer token or without; its certificate may be self-signed.
-pub(super) fn door(url: &str, token: Option<String>) -> Result<Client> {
-    let mut config = Config::new(url.parse().with_context(|| url.to_owned())?);
-    config.accept_invalid_certs = true;
-    // A 503 is an answer to look at.
-    config.default_retry = false;
-    config.auth_info = AuthInfo { token: token.map(Into::into), ..AuthInfo::default() };
-    Client::try_from(config).with_context(|| format!("a client of {url}"))
-}
-
-/// A token of a ServiceAccount, which is created.
-pub(super) async fn token(ns: &Ns, service_account: &str) -> Result<String> {
-    ns.apply(e2e::objects::named(kinds::SERVICE_ACCOUNT, service_account)).await?;
-    let path = format!("{}/{service_account}/token", kinds::SERVICE_ACCOUNT.path(Some(ns.name())));
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    let answer = api::call(ns.client(), "POST", &path, "application/json", Some(&request)).await?.ok()?;
-    Ok(answer.text("/status/token").to_owned())
-}
-
-/// The value of a flag that a process was started with.
-pub(super) fn flag<'a>(component: &'a Component, name: &str) -> Result<&'a str> {
-    let prefix = format!("--{name}=");
-    let mut values = component.spec().args.iter().filter_map(|arg| arg.strip_prefix(&prefix));
-    values.next_back().with_context(|| format!("no {prefix}"))
 }
 
 /// Holder of a Lease in the suite's namespace; empty when nobody holds it.
