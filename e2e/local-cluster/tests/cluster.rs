@@ -61,7 +61,7 @@ fn running(pids: &BTreeSet<i32>) -> Vec<i32> {
 }
 
 async fn all_gone(pids: &BTreeSet<i32>) -> Result<()> {
-    wait_for(Duration::from_secs(5), "every process to be gone", async || {
+    wait_for(LIMIT, "every process to be gone", async || {
         let left = running(pids);
         anyhow::ensure!(left.is_empty(), "still running: {left:?}");
         Ok(Some(()))

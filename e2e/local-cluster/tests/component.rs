@@ -55,8 +55,13 @@ async fn taken_rights_are_missing() -> Result<()> {
     });
     let component = Component::start(&cluster, options).await?;
     let own = component.client().await?;
-    assert!(Api::<Namespace>::all(own.clone()).list(&ListParams::default()).await.is_err());
-    assert!(Api::<ConfigMap>::all(own).list(&ListParams::default()).await.is_ok());
+    // The API server may know the rights a moment after it stored them.
+    let maps = Api::<ConfigMap>::all(own.clone());
+    local_cluster::wait_for(LIMIT, "the rights to count", async || {
+        Ok(Some(maps.list(&ListParams::default()).await?))
+    })
+    .await?;
+    assert!(Api::<Namespace>::all(own).list(&ListParams::default()).await.is_err());
     let pid = component.pid();
     drop(component);
     local_cluster::wait_for(LIMIT, "the dropped component to end", async || {
