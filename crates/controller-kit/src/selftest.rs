@@ -130,7 +130,7 @@ pub async fn common(
             test.check("replicas", replicas::are_ready(host, port, told.replicas)).await;
         }
         (Some(_), None) => {
-            test.skip("replicas", "not asked: --health-probe-bind-address=0 has them answer nobody")
+            test.skip("replicas", "not asked: --health-probe-bind-address=0, they answer nobody");
         }
         (None, _) => test.skip("replicas", "not asked: --replicas-at says where they are; helm test does"),
     }

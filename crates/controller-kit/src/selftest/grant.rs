@@ -1,7 +1,7 @@
 //! Rights as single grants, and what two sets of them have that the other has not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -146,7 +146,8 @@ pub(super) fn list(grants: &BTreeSet<Grant>, most: usize) -> String {
     };
     let mut text = lines.into_iter().take(most).map(words).collect::<Vec<_>>().join("; ");
     if total > most {
-        text.push_str(&format!("; and {} more", total - most));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; and {} more", total - most);
     }
     text
 }
