@@ -102,6 +102,8 @@ pub struct Context {
     pub audience_pending: Memory<Unit, ()>,
     /// Since when a workload is no agent any more.
     pub leaving: Memory<Unit, Instant>,
+    /// Since when an earlier client of a workload cannot be deleted.
+    pub earlier: Memory<Unit, Instant>,
     /// Clients that passes are at work on.
     pub turns: Turns,
     /// Secrets that are gone while their client is not, where they are not watched.
@@ -178,6 +180,7 @@ impl Context {
             audience_pending: Memory::default(),
             leaving: Memory::default(),
             left: Memory::default(),
+            earlier: Memory::default(),
             turns: Turns::default(),
             waiting_for_pods: Memory::default(),
             revisions: Memory::default(),
@@ -290,6 +293,7 @@ impl Context {
         self.taken.remove(unit);
         self.audience_pending.remove(unit);
         self.leaving.remove(unit);
+        self.earlier.remove(unit);
         self.metrics.set_state(unit, None);
     }
 }

@@ -15,7 +15,8 @@ use crate::{
     context::Context,
     error::Error,
     leaving, pods,
-    secret::{Plan, SecretMeta},
+    reason::Reason,
+    secret::{Place, Plan, SecretMeta},
     settings::DeletionPolicy,
     subject::Subject,
     workload::Workload,
@@ -156,10 +157,11 @@ async fn template(
     Ok(None)
 }
 
-/// Deletes the clients that the workload had before its identity changed, once no Pod uses them (§10).
+/// Deletes the clients that the workload had before its identity changed, once no Pod uses them (§10). A Keycloak that
+/// does not let them go is given up after `--cleanup-timeout`.
 ///
 /// # Errors
-/// What Keycloak or the API server says.
+/// What the API server says.
 pub async fn previous(
     ctx: &Context,
     subject: &Subject,
@@ -176,11 +178,19 @@ pub async fn previous(
             return Ok(Some(wait));
         }
     }
-    if ctx.settings.client_deletion_policy == DeletionPolicy::Delete {
-        let current = secret.annotation(own::CLIENT_UUID);
-        // Another URL of the same Keycloak leads to the client in use.
-        for place in places.iter().filter(|place| current != Some(&place.uuid)) {
-            leaving::delete_client(ctx, &secret.key, place, None).await?;
+    let left = delete(ctx, secret, &places).await?;
+    if let Some((_, error)) = left.first() {
+        let since = ctx.earlier.get_or_insert(subject.unit.clone(), Instant::now());
+        let timeout = ctx.settings.cleanup_timeout;
+        let time = timeout.saturating_sub(since.elapsed());
+        if !time.is_zero() {
+            let note = format!(
+                "an earlier client of the workload is not deleted in Keycloak yet, and is left there if that takes \
+                 longer than --cleanup-timeout ({} s): {error}",
+                timeout.as_secs()
+            );
+            ctx.announcer.warning(&subject.primary, Reason::CleanupPending, &note);
+            return Ok(Some(ROLLOUT.min(time).max(STALE)));
         }
     }
     let (namespace, name) = (&secret.key.namespace, &secret.key.name);
@@ -195,7 +205,40 @@ pub async fn previous(
         checked.version.clone_from(&meta.version);
         ctx.checked.insert(subject.unit.clone(), checked);
     }
-    Ok((!done).then_some(STALE))
+    if !done {
+        return Ok(Some(STALE));
+    }
+    ctx.earlier.remove(&subject.unit);
+    for (place, error) in &left {
+        ctx.metrics.orphans.inc();
+        tracing::warn!(
+            workload = %subject.unit,
+            client_uuid = place.uuid,
+            realm = place.realm,
+            url = place.url,
+            "an orphan: an earlier client stays in Keycloak, it could not be deleted there for {} s: {error}",
+            ctx.settings.cleanup_timeout.as_secs()
+        );
+    }
+    Ok(None)
+}
+
+/// Deletes earlier clients; those that Keycloak does not let go are returned, with why.
+async fn delete(ctx: &Context, secret: &SecretMeta, places: &[Place]) -> Result<Vec<(Place, Error)>, Error> {
+    let mut left = Vec::new();
+    if ctx.settings.client_deletion_policy != DeletionPolicy::Delete {
+        return Ok(left);
+    }
+    let current = secret.annotation(own::CLIENT_UUID);
+    // Another URL of the same Keycloak leads to the client in use.
+    for place in places.iter().filter(|place| current != Some(&place.uuid)) {
+        match leaving::delete_client(ctx, &secret.key, place, None).await {
+            Ok(()) => {}
+            Err(error @ (Error::Keycloak(_) | Error::Audience(_))) => left.push((place.clone(), error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(left)
 }
 
 /// When to look again at a workload some Pods of which may have earlier credentials; `None` = none has.

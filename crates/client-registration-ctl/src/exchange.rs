@@ -154,16 +154,7 @@ async fn register(ctx: &Context, subject: &Subject, turn: Turn) -> Result<Option
     ctx.checked.insert(unit.clone(), Checked { version: delivered.version, due });
     drop(turn);
     let mut again = due.saturating_duration_since(Instant::now());
-    for wait in [
-        delivery::templates(ctx, subject, delivered.revision, true).await?,
-        match ctx.index.secret_of(unit) {
-            Some(meta) => delivery::previous(ctx, subject, &meta).await?,
-            None => None,
-        },
-    ]
-    .into_iter()
-    .flatten()
-    {
+    if let Some(wait) = delivery::templates(ctx, subject, delivered.revision, true).await? {
         again = again.min(wait);
     }
     if delivered.rotated {
@@ -176,7 +167,13 @@ async fn register(ctx: &Context, subject: &Subject, turn: Turn) -> Result<Option
         let note = format!("client {} is registered in {}", subject.identity.client_id, config.server);
         ctx.announcer.normal(primary, "ClientRegistered", &note);
     }
-    finish(ctx, subject, scope, again).await
+    let said = finish(ctx, subject, scope, again).await;
+    // Whatever an earlier Keycloak does: how the present registration stands was said.
+    let earlier = match ctx.index.secret_of(unit) {
+        Some(meta) => delivery::previous(ctx, subject, &meta).await?,
+        None => None,
+    };
+    Ok(said?.into_iter().chain(earlier).min())
 }
 
 /// The Secret, read live; an error when it is to be left alone.

@@ -364,7 +364,11 @@ async fn ours(
     place: &Place,
     namespace: &str,
 ) -> Result<Option<Client>, KeycloakError> {
-    let client = ctx.keycloak.read_client(server, &place.uuid).await?;
+    let client = match ctx.keycloak.read_client(server, &place.uuid).await {
+        // What was in the realm is gone with it.
+        Err(error) if error.is_realm_gone(&place.realm) => None,
+        read => read?,
+    };
     Ok(client.filter(|client| client.id == place.uuid && is_of_namespace(&client.client_id, namespace)))
 }
 
@@ -375,7 +379,11 @@ async fn delete_scope(
     cluster_id: &str,
 ) -> Result<(), Error> {
     let (Some(id), Some(unit)) = (secret.annotation(own::SCOPE_ID), &secret.unit) else { return Ok(()) };
-    let Some(found) = ctx.keycloak.read_scope(server, id).await? else { return Ok(()) };
+    let read = match ctx.keycloak.read_scope(server, id).await {
+        Err(error) if error.is_realm_gone(server.realm()) => None,
+        read => read?,
+    };
+    let Some(found) = read else { return Ok(()) };
     if !is_own_scope(&found, unit, cluster_id) {
         return Ok(());
     }

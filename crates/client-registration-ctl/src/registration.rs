@@ -250,10 +250,10 @@ async fn settled(ctx: &Context, subject: &Subject, secret: &SecretMeta, due: Ins
     if let Some(wait) = delivery::templates(ctx, subject, secret.revision(), false).await? {
         again = again.min(wait);
     }
-    if let Some(wait) = delivery::previous(ctx, subject, secret).await? {
-        again = again.min(wait);
-    }
-    end(ctx, &subject.unit, &subject.workloads, Report::new(registered(subject)), Some(again)).await
+    let said =
+        end(ctx, &subject.unit, &subject.workloads, Report::new(registered(subject)), Some(again)).await?;
+    let earlier = delivery::previous(ctx, subject, secret).await?;
+    Ok(said.into_iter().chain(earlier).min())
 }
 
 pub(crate) fn registered(subject: &Subject) -> Verdict {

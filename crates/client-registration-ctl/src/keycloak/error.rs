@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use crate::reason::Reason;
 
+/// State of a realm that is not there.
+pub(super) const GONE: &str = "does not exist";
+
 /// Why a call to Keycloak did not do what it should.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum KeycloakError {
@@ -89,6 +92,11 @@ impl KeycloakError {
         }
     }
 
+    /// Whether this realm does not exist: whatever was in it is gone, too.
+    pub fn is_realm_gone(&self, realm: &str) -> bool {
+        matches!(self, Self::RealmNotFound { realm: missing, state } if missing == realm && *state == GONE)
+    }
+
     /// No answer at all.
     pub(crate) fn of_call(operation: &'static str, error: &CallError) -> Self {
         if error.is_tls() {
@@ -107,9 +115,7 @@ impl KeycloakError {
         let detail = || format!("HTTP {}{}", answer.status(), said(answer));
         match answer.status() {
             403 => Self::Forbidden { operation, realm: realm.to_owned() },
-            404 if is_realm_missing(answer) => {
-                Self::RealmNotFound { realm: realm.to_owned(), state: "does not exist" }
-            }
+            404 if is_realm_missing(answer) => Self::RealmNotFound { realm: realm.to_owned(), state: GONE },
             429 | 500.. => Self::Transient { operation, detail: detail() },
             300..400 => Self::Rejected {
                 operation,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     AdminCredentials, KeycloakError,
-    error::{is_realm_missing, said},
+    error::{GONE, is_realm_missing, said},
     objects::TokenAnswer,
     session::{Session, Sessions},
 };
@@ -219,7 +219,7 @@ fn refusal(operation: &'static str, realm: &str, answer: &Response) -> KeycloakE
             KeycloakError::RealmNotFound { realm: realm.to_owned(), state: "is disabled" }
         }
         404 if is_realm_missing(answer) => {
-            KeycloakError::RealmNotFound { realm: realm.to_owned(), state: "does not exist" }
+            KeycloakError::RealmNotFound { realm: realm.to_owned(), state: GONE }
         }
         _ => KeycloakError::of_answer(operation, realm, answer),
     }

@@ -9,6 +9,7 @@ use client_registration_ctl::{
 };
 use controller_kit::workload::resource;
 use rstest::rstest;
+use scripted_api::pair;
 use serde_json::{Value, json};
 
 use crate::stage::{DEPLOYMENTS, Stage};
@@ -112,4 +113,68 @@ async fn another_url_of_the_same_client_deletes_nothing() {
     assert_eq!(again.secret_annotation("w", "kagenti.io/keycloak-url"), Some(url));
     assert!(stage.keycloak.client("team1/w").is_some(), "it is the client in use");
     assert_eq!(again.secret_annotation("w", PREVIOUS), None);
+}
+
+/// The Secret names this client as an earlier one.
+fn left(stage: &Stage, realm: &str) {
+    let place = json!([{"url": stage.keycloak.url, "realm": realm, "uuid": "u-old"}]).to_string();
+    stage.change_secret("w", json!({"metadata": {"annotations": {PREVIOUS: place}}}));
+}
+
+fn orphans(stage: &Stage) -> String {
+    let metrics = stage.ctx.watches.metrics.openmetrics().unwrap();
+    metrics.lines().find(|line| line.starts_with("client_registration_orphans_total")).unwrap().to_owned()
+}
+
+/// §10, 404 = done: what was in a realm is gone with it.
+#[tokio::test]
+async fn a_realm_that_is_gone_holds_nothing_up() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.agent("w");
+    stage.pass("w").await;
+    left(&stage, "gone");
+    stage.pass("w").await;
+    assert_eq!(stage.secret_annotation("w", PREVIOUS), None);
+    assert_eq!(stage.condition_of(&runtime, "ClientRegistered"), pair("True", "Registered"));
+
+    left(&stage, "gone");
+    let gone = ("/admin/realms/kagenti", 404, r#"{"error":"Realm not found."}"#);
+    stage.keycloak.world().standing.push(gone);
+    stage.remove_deployment("w");
+    stage.delete_secret("w");
+    assert_eq!(stage.finish("w").await, None);
+    assert!(!stage.has(&Stage::secret_path("w")));
+    assert_eq!(orphans(&stage), "client_registration_orphans_total 0");
+}
+
+/// A Keycloak that a workload has left is waited for a while only, and what is said of the workload is true meanwhile.
+#[tokio::test]
+async fn an_earlier_keycloak_that_refuses_is_given_up() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    left(&stage, "kagenti");
+    stage.keycloak.world().standing.push(("/clients/u-old", 403, "{}"));
+    let runtime = stage.runtime("w", json!({}));
+    // The full check, and then a look at a registration that is settled.
+    for _ in 0..2 {
+        let wait = stage.pass("w").await.unwrap();
+        assert!(wait <= Duration::from_secs(30), "{wait:?}");
+        assert_eq!(stage.condition_of(&runtime, "ClientRegistered"), pair("True", "Registered"));
+    }
+    assert!(stage.secret_annotation("w", PREVIOUS).is_some());
+    assert!(stage.events().await.contains(&"CleanupPending w".to_owned()));
+    assert_eq!(orphans(&stage), "client_registration_orphans_total 0");
+
+    let later = stage.restarted(&["--cleanup-timeout=1ms"]);
+    later.pass("w").await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    later.pass("w").await;
+    assert_eq!(later.secret_annotation("w", PREVIOUS), None);
+    assert_eq!(orphans(&later), "client_registration_orphans_total 1");
+    assert_eq!(later.condition_of(&runtime, "ClientRegistered"), pair("True", "Registered"));
+    stage.keycloak.take();
+    later.pass("w").await;
+    assert!(stage.keycloak.take().is_empty(), "not tried again");
 }
