@@ -19,7 +19,7 @@ use anyhow::Result;
 pub use archive::Written;
 pub use build::{Profile, build_static, revision};
 pub use image::{Entry, Image};
-pub use summary::Summary;
+pub use summary::{Summary, file_in_image};
 
 /// Tarballs of everything that an installation and the quick start run: the suite, and stand-ins for what only a registry has.
 /// Blocks for minutes the first time.

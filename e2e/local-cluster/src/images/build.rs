@@ -66,7 +66,7 @@ pub(super) fn build_static_as(programs: &[&str], profile: Profile, revision: &st
 }
 
 /// The target whose C library can be linked statically and still resolves names in an empty root.
-fn target() -> String {
+pub(super) fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 

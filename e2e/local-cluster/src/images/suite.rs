@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use notices::Notices;
 
-use super::build::build_static_as;
+use super::build::{build_static_as, target};
 use super::image::{Entry, Image, USER};
 use super::{Profile, Summary, Written, revision};
 use crate::components::workspace;
@@ -111,6 +112,7 @@ struct Shared {
     revision: String,
     roots: Vec<u8>,
     licence: Vec<u8>,
+    notices: Notices,
 }
 
 impl Shared {
@@ -118,7 +120,8 @@ impl Shared {
         let roots =
             std::fs::read(ROOTS).with_context(|| format!("reading {ROOTS}; install ca-certificates"))?;
         let licence = std::fs::read(workspace().join("LICENSE")).context("reading LICENSE")?;
-        Ok(Self { revision: revision()?, roots, licence })
+        let notices = Notices::read(&workspace(), &target())?;
+        Ok(Self { revision: revision()?, roots, licence, notices })
     }
 
     /// The image of a program (packaging §13).
@@ -130,6 +133,7 @@ impl Shared {
             Entry::text("etc/group", format!("nonroot:x:{USER}:\n")),
             Entry::text(ROOTS_IN_IMAGE, self.roots.clone()),
             Entry::text("licenses/LICENSE", self.licence.clone()),
+            Entry::text(notices::PATH_IN_IMAGE, self.notices.text(program)?),
         ]);
         let labels = [
             ("title", program),
@@ -146,6 +150,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file_in_image;
     use super::*;
 
     /// The Dockerfile makes the same images, so it has the same programs, user and files.
@@ -174,12 +179,43 @@ mod tests {
                 lines.contains(&format!("LABEL org.opencontainers.image.title=\"{program}\"").as_str()),
                 "{program}"
             );
+            let path = notices::PATH_IN_IMAGE;
+            assert!(
+                lines.contains(&format!("COPY --from=build /out/notices/{program}.txt /{path}").as_str()),
+                "{program}"
+            );
         }
+        let programs = format!("ENV PROGRAMS=\"{}\"", PROGRAMS.join(" "));
+        assert!(text.lines().any(|line| line == programs), "{programs}");
         let (_, base) = stages.iter().find(|(head, _)| *head == "scratch AS base").expect("a stage base");
         assert!(base.contains(&format!("USER {USER}:{USER}").as_str()));
         for path in [ROOTS_IN_IMAGE, "etc/passwd", "etc/group", "licenses/LICENSE"] {
             assert!(base.iter().any(|line| line.ends_with(&format!(" /{path}"))), "{path}");
         }
+    }
+
+    #[test]
+    fn every_image_has_its_licences() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("program");
+        // The head of a program without a loader.
+        let mut elf = b"\x7fELF\x02\x01".to_vec();
+        elf.resize(64, 0);
+        std::fs::write(&program, elf).expect("written");
+        let shared = Shared::read().expect("what images share");
+        for name in PROGRAMS {
+            let image = shared.image(name, &program).expect("an image");
+            let file = dir.path().join("image.tar");
+            image.write(&file).expect("written");
+            let read = |path: &str| {
+                let content = file_in_image(&file, path).expect("a tarball").expect(path);
+                String::from_utf8(content).expect("a text")
+            };
+            assert!(read("licenses/LICENSE").contains("Apache License"), "{name}");
+            let notices = read("licenses/THIRD-PARTY-NOTICES.txt");
+            assert_eq!(notices.lines().next(), Some(format!("Third-party notices of {name}").as_str()));
+        }
+        assert!(file_in_image(&dir.path().join("image.tar"), "bin/sh").expect("a tarball").is_none());
     }
 
     /// Head and lines of every stage.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use e2e::{Json as _, kinds, objects, secs};
-use local_cluster::images::Profile;
+use local_cluster::images::{Profile, file_in_image};
 use serde_json::{Value, json};
 
 use crate::node::RealNode;
@@ -39,6 +39,10 @@ async fn packaging_20_image() -> Result<()> {
     for image in &node.built().images {
         let name = &image.program;
         assert!(image.size <= Profile::Quick.budget(), "{name} has {} bytes", image.size);
+        assert!(file_in_image(&image.file, "licenses/LICENSE")?.is_some(), "{name}");
+        let notices = file_in_image(&image.file, "licenses/THIRD-PARTY-NOTICES.txt")?.unwrap_or_default();
+        let heading = format!("Third-party notices of {name}\n");
+        assert!(notices.starts_with(heading.as_bytes()), "{name}");
         let containers = json!([
             container("own", &image.reference, None),
             container("any", &image.reference, Some(1_000_660_000)),
