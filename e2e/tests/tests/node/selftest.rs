@@ -45,11 +45,11 @@ async fn scale(turn: &Turn, deployment: &str, replicas: i64) -> Result<()> {
 }
 
 /// A role and who has it, in the namespace of the release or in the whole cluster.
-fn grant(name: &str, kinds: [Kind; 2], rule: Value, subject: Value) -> [Value; 2] {
+fn grant(name: &str, kinds: [Kind; 2], right: &Value, holder: &Value) -> [Value; 2] {
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kinds[0].kind, "name": name});
     [
-        objects::named(kinds[0], name).with(json!({"rules": [rule]})).build(),
-        objects::named(kinds[1], name).with(json!({"roleRef": role, "subjects": [subject]})).build(),
+        objects::named(kinds[0], name).with(json!({"rules": [right]})).build(),
+        objects::named(kinds[1], name).with(json!({"roleRef": role, "subjects": [holder]})).build(),
     ]
 }
 
@@ -65,7 +65,7 @@ async fn packaging_22_helm_test_says_what_is_wrong() -> Result<()> {
     let everybody =
         json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:authenticated"});
     let nodes = json!({"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]});
-    for object in grant("everybody", [kinds::CLUSTER_ROLE, kinds::CLUSTER_ROLE_BINDING], nodes, everybody) {
+    for object in grant("everybody", [kinds::CLUSTER_ROLE, kinds::CLUSTER_ROLE_BINDING], &nodes, &everybody) {
         cluster.create(object).await?;
     }
     let outcome = well_then_sick(&turn, &helm).await;
@@ -144,7 +144,7 @@ async fn rights_differ(turn: &Turn, helm: &Helm) -> Result<()> {
     let account = json!({"kind": "ServiceAccount", "name": "kagenti-netpol-ctl", "namespace": NAMESPACE});
     let pods =
         json!({"apiGroups": [""], "resources": ["pods"], "resourceNames": ["web"], "verbs": ["delete"]});
-    for object in grant("foreign", [kinds::ROLE, kinds::ROLE_BINDING], pods, account) {
+    for object in grant("foreign", [kinds::ROLE, kinds::ROLE_BINDING], &pods, &account) {
         turn.operator.create(object).await?;
     }
     let outcome = failure(helm, "netpol-ctl", "rights").await;
