@@ -36,6 +36,7 @@ use crate::{
     metrics::{Calls, OwnMetrics},
     platform_clients::PlatformClients,
     registration,
+    secret::SecretMeta,
     settings::{COMPONENT, Settings},
     sharing::Turns,
     sources::Source,
@@ -265,6 +266,14 @@ impl Context {
     /// Asks for a look at workloads.
     pub fn wake(&self, unit: Unit, after: Duration) {
         self.queue.add(Key::Unit(unit), after);
+    }
+
+    /// Asks for the end of a Secret whose deletion waits for our finalizer.
+    pub fn finish_soon(&self, secret: &SecretMeta) {
+        if secret.deleting.is_some() && secret.finalizer {
+            let key = Key::Secret(secret.key.namespace.clone(), secret.key.name.clone());
+            self.queue.add(key, Duration::ZERO);
+        }
     }
 
     /// Asks for a look at all workloads of a namespace, or (`None`) at everything, spread over a time that grows with

@@ -255,9 +255,7 @@ fn secret_applied(ctx: &Context, meta: SecretMeta) {
     if before.is_some_and(|before| before.version == new.version) {
         return;
     }
-    if new.deleting.is_some() && new.finalizer {
-        ctx.queue.add(Key::Secret(new.key.namespace.clone(), new.key.name.clone()), NOW);
-    }
+    ctx.finish_soon(&new);
     if let Some(unit) = new.unit {
         ctx.wake(unit, NOW);
     }

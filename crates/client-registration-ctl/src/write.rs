@@ -53,9 +53,9 @@ fn store(
         // The change took the last finalizer. The watch may have said so before the answer came: put back now, the
         // Secret would stay in the index for good, and hold up whoever comes next under its name.
         ctx.index.secrets.remove_until(&meta.key, &meta.version);
-    } else {
-        // Something newer may have arrived by the watch meanwhile.
-        let _ = ctx.index.secrets.upsert(meta.clone());
+    } else if ctx.index.secrets.upsert(meta.clone()).is_ok() && ctx.settings.watch_secrets {
+        // Otherwise something newer has arrived by the watch, which acted on it. The event of this one is no news.
+        ctx.finish_soon(&meta);
     }
     Some(meta)
 }

@@ -230,3 +230,27 @@ async fn a_workload_made_anew_waits_for_the_old_secret() {
     stage.pass("w").await;
     assert_ne!(stage.credential("w", "client-secret.txt"), old);
 }
+
+/// The answer to an own write may tell of a deletion before the watch does, whose event is no news then.
+#[tokio::test]
+async fn a_deletion_that_an_own_write_tells_of_is_finished() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    stage.change_unseen(
+        &Stage::secret_path("w"),
+        json!({"metadata": {"deletionTimestamp": "1970-01-01T00:00:00Z", "ownerReferences": null}}),
+    );
+    let asked = stage.ctx.queue.adds();
+    let name = Stage::unit("w").secret_name();
+    let write = client_registration_ctl::write::change_secret(&stage.ctx, "team1", &name, |_| {
+        Some(json!({"metadata": {"annotations": {"kagenti.io/x": "1"}}}))
+    });
+    assert!(write.await.unwrap());
+    assert_eq!(stage.ctx.queue.adds(), asked + 1);
+    let key = tokio::time::timeout(Duration::from_secs(1), stage.ctx.queue.next()).await.unwrap();
+    assert_eq!(key.to_string(), format!("Secret team1/{name}"));
+    // What takes the finalizer off asks for nothing more.
+    assert_eq!(stage.finish("w").await, None);
+    assert_eq!(stage.ctx.queue.adds(), asked + 1);
+}
