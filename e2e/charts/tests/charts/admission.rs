@@ -130,10 +130,9 @@ fn packaging_12_scaling_the_webhook_changes_nothing_else() -> Result<()> {
     let helm = Helm::get()?;
     let before = helm.suite(&[])?;
     let scaled = helm.suite(&["--set=authbridge-webhook.replicas=5"])?;
-    assert_eq!(
-        crate::difference(&before, &scaled),
-        ["~ Deployment kagenti-system/kagenti-authbridge-webhook"]
-    );
+    // Its test counts the replicas, and is no part of what runs.
+    let changed = crate::difference(&before.without_tests(), &scaled.without_tests());
+    assert_eq!(changed, ["~ Deployment kagenti-system/kagenti-authbridge-webhook"]);
     let automatic = helm.suite(&["--set=authbridge-webhook.autoscaling.enabled=true"])?;
     let deployment = automatic.named("Deployment", "kagenti-authbridge-webhook")?;
     assert_eq!(deployment["spec"].get("replicas"), None);
