@@ -13,6 +13,8 @@ use crate::{
 const PLATFORM_CLIENT: &str = "kagenti";
 /// More platform clients than anybody has.
 const PLATFORM_CLIENTS: usize = 20;
+/// Longest client id of Keycloak, in characters.
+const CLIENT_ID: usize = 255;
 
 /// How a namespace's agents are registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +127,13 @@ fn is_on(data: &BTreeMap<String, String>, key: &str, warnings: &mut Vec<String>)
 fn platform_clients(list: Option<&str>) -> Result<Vec<String>, Problem> {
     let mut ids: Vec<String> = Vec::new();
     for id in list.unwrap_or_default().split(',').map(str::trim).filter(|id| !id.is_empty()) {
+        if id.chars().count() > CLIENT_ID || id.contains(char::is_control) {
+            return Err(Problem::Invalid(format!(
+                "PLATFORM_CLIENT_IDS in ConfigMap authbridge-config has an entry that can be no client id, since it is \
+                 longer than {CLIENT_ID} characters or has control characters: remove {:?}",
+                rest_client::quote::bounded(id, 64)
+            )));
+        }
         if is_builtin_client(id) {
             return Err(Problem::Invalid(format!(
                 "PLATFORM_CLIENT_IDS in ConfigMap authbridge-config names {}, a client of Keycloak itself: remove it",
@@ -222,6 +231,27 @@ pub(crate) mod tests {
         match expected {
             Some(expected) => assert_eq!(ids.expect("config").join(" "), expected),
             None => assert!(matches!(ids, Err(Problem::Invalid(_))), "{ids:?}"),
+        }
+    }
+
+    /// What a tenant writes is kept in memory and sent to Keycloak, which knows no longer ids.
+    #[rstest]
+    #[case("x".repeat(255), true)]
+    #[case("ä".repeat(255), true)]
+    #[case("x".repeat(256), false)]
+    #[case("a\u{1}b".to_owned(), false)]
+    #[case("a\nb".to_owned(), false)]
+    fn platform_client_ids(#[case] id: String, #[case] usable: bool) {
+        match read(&[URL, REALM, ("PLATFORM_CLIENT_IDS", &format!("kagenti,{id}"))]) {
+            Ok(config) => assert!(usable && config.platform_clients == ["kagenti".to_owned(), id]),
+            Err(Problem::Invalid(message)) => {
+                assert!(
+                    !usable && message.contains("PLATFORM_CLIENT_IDS") && message.len() < 400,
+                    "{message}"
+                );
+                assert!(!message.contains(char::is_control), "{message}");
+            }
+            Err(problem) => panic!("{problem:?}"),
         }
     }
 
