@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::check::Check;
 use crate::cluster::NoCluster;
 use crate::print::Unwritable;
 use crate::uninstall::{Refused, Uninstall};
@@ -26,6 +27,18 @@ enum Command {
     ///
     /// Exit code: 0, 1 when there is a warning or something could not be found out, 2 when the cluster cannot be asked.
     Version(Version),
+    /// Explain why the suite does not work: rights, definitions, certificates, webhook, leaders
+    ///
+    /// Looks at the definitions and whether they have the fields of this release, at the components and why one is not ready, at
+    /// their Leases, at the webhook's configurations, bundle, Service and certificate, and tries admission with two objects that
+    /// are never stored. With `-n` also at a namespace of agents. What is wrong comes with what to do.
+    ///
+    /// All of it is asked with your own rights: what you may not ask is "unknown", and the right is named.
+    ///
+    /// Exit code: 0 when all is well (there may be warnings), 1 when something failed or is unknown, 2 when the cluster cannot be
+    /// asked.
+    #[command(after_help = CHECK, after_long_help = CHECK)]
+    Check(Check),
     /// Take the suite's finalizers off objects that wait for components which are gone: the last resort
     ///
     /// An AgentRuntime waits for runtime-ctl, a credentials Secret for client-registration-ctl, an AgentCard of the previous
@@ -43,6 +56,14 @@ enum Command {
     #[command(subcommand)]
     Values(ValuesCommand),
 }
+
+const CHECK: &str = "\
+Examples:
+  # the suite
+  kubectl kagenti check
+
+  # also the namespace where an agent does not work
+  kubectl kagenti check -n team1";
 
 const UNINSTALL: &str = "\
 Examples:
@@ -74,6 +95,7 @@ pub(crate) enum Failure {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Version(version) => block_on(version.run()),
+        Command::Check(check) => block_on(check.run()),
         Command::Uninstall(uninstall) => block_on(uninstall.run()),
         Command::Values(values) => values.run().map_err(Failure::from),
     };

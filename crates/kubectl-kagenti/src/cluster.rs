@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use http::{Method, Request};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use kube::api::ListParams;
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// How long one request may take, and how long a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,6 +92,11 @@ impl Right {
     pub(crate) fn new(verb: &'static str, resource: &'static str, namespace: Option<&str>) -> Self {
         Self { verb, resource, namespace: namespace.map(str::to_owned), namespaced: true }
     }
+
+    /// For objects outside namespaces.
+    pub(crate) fn global(verb: &'static str, resource: &'static str) -> Self {
+        Self { verb, resource, namespace: None, namespaced: false }
+    }
 }
 
 impl fmt::Display for Right {
@@ -107,6 +117,25 @@ pub(crate) enum Answer<T> {
     Known(T),
     /// Nothing, and why: it begins with `needs` when a right is missing.
     Unknown(String),
+}
+
+/// What the API server answered to something that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reply {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// `Warning` headers: admission webhooks speak there.
+    pub(crate) warnings: Vec<String>,
+    /// The object, or a Status.
+    pub(crate) body: Value,
+}
+
+impl Reply {
+    /// What a Status says.
+    pub(crate) fn message(&self) -> String {
+        let message = self.body.get("message").and_then(Value::as_str);
+        message.map_or_else(|| format!("HTTP status {}", self.status), str::to_owned)
+    }
 }
 
 /// The API server as the user sees it.
@@ -153,6 +182,50 @@ impl Cluster {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         }
+    }
+
+    /// Where the kubeconfig's context works.
+    pub(crate) fn default_namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
+    /// The time at the API server, because the clock of this machine may be wrong; by the second.
+    pub(crate) async fn time(&self) -> Result<Timestamp, NoCluster> {
+        let (_, headers, _) = self.send(Method::GET, "/version", Vec::new()).await?;
+        let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let time = date.and_then(|date| rfc2822::parse(date).ok()).map(|zoned| zoned.timestamp());
+        Ok(time.unwrap_or_else(Timestamp::now))
+    }
+
+    /// Creates an object on trial: it passes admission and is not stored.
+    pub(crate) async fn try_create(&self, path: &str, object: &Value) -> Result<Reply, NoCluster> {
+        let uri = format!("{path}?dryRun=All");
+        let (status, headers, body) = self.send(Method::POST, &uri, object.to_string().into_bytes()).await?;
+        let warnings = headers.get_all(http::header::WARNING).iter();
+        Ok(Reply {
+            status,
+            warnings: warnings.filter_map(|text| text.to_str().ok()).map(str::to_owned).collect(),
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, http::HeaderMap, Vec<u8>), NoCluster> {
+        let lost =
+            |source| NoCluster::Unreachable { address: self.address.clone(), source: Box::new(source) };
+        let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let request = request.body(Body::from(body)).map_err(|error| lost(kube::Error::HttpError(error)))?;
+        let response = self.client.send(request).await.map_err(lost)?;
+        let (parts, body) = response.into_parts();
+        if parts.status.as_u16() == 401 {
+            return Err(NoCluster::Unauthorized(self.address.clone()));
+        }
+        let body = body.collect_bytes().await.map_err(lost)?;
+        Ok((parts.status.as_u16(), parts.headers, body.to_vec()))
     }
 
     /// Whatever the API server says is an answer; that it says nothing is none.
@@ -213,6 +286,11 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn objects_outside_namespaces_are_in_none() {
+        assert_eq!(Right::global("get", "namespaces").to_string(), "get namespaces");
+    }
 
     #[rstest]
     #[case(Some("team1"), "list deployments.apps in namespace team1")]

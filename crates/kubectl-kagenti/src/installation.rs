@@ -5,6 +5,7 @@ use std::fmt;
 
 use api_types::names::DEFAULT_OPERATOR_NAMESPACE;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::Serialize;
 
 use crate::cluster::{Answer, Cluster, NoCluster, Right, list};
@@ -13,6 +14,9 @@ use crate::cluster::{Answer, Cluster, NoCluster, Right, list};
 const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selects the Deployments of the suite, in the charts and in `deploy/`.
 const SELECTOR: &str = "app.kubernetes.io/part-of=kagenti-operator,app.kubernetes.io/component";
+
+/// Where certificates that are given as files are mounted.
+const CERTIFICATES: &str = "/tmp/k8s-webhook-server";
 
 /// A version as releases have them; what stands behind the patch level is not compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +69,15 @@ pub(crate) struct Component {
     pub(crate) replicas: i32,
     /// The namespaces it is limited to; empty = the whole cluster.
     pub(crate) watches: BTreeSet<String>,
+    /// Whether its replicas elect a leader.
+    #[serde(skip)]
+    pub(crate) leader_elect: bool,
+    /// Secret with the certificate it serves, where it names one.
+    #[serde(skip)]
+    pub(crate) certificate: Option<String>,
+    /// What its Deployment says about Pods that cannot be made.
+    #[serde(skip)]
+    pub(crate) trouble: Vec<String>,
 }
 
 impl Component {
@@ -74,7 +87,8 @@ impl Component {
         let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
         let component = label(COMPONENT)?.to_owned();
         let spec = deployment.spec.as_ref()?;
-        let containers = &spec.template.spec.as_ref()?.containers;
+        let pod = spec.template.spec.as_ref()?;
+        let containers = &pod.containers;
         let own = containers.iter().find(|c| c.name == component).or_else(|| containers.first())?;
         let image = own.image.clone().unwrap_or_default();
         let version = [tag(&image), label("app.kubernetes.io/version")].into_iter().flatten();
@@ -90,6 +104,9 @@ impl Component {
             deployment: meta.name.clone()?,
             version,
             image,
+            leader_elect: flag(args, "--leader-elect") == Some("true"),
+            certificate: flag(args, "--webhook-cert-secret").map(str::to_owned).or_else(|| mounted(pod, own)),
+            trouble: trouble(deployment),
             ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default(),
             replicas: spec.replicas.unwrap_or(1),
             watches: watches
@@ -116,6 +133,22 @@ impl Component {
     pub(crate) fn covers(&self, namespace: &str) -> bool {
         self.watches.is_empty() || self.watches.contains(namespace)
     }
+}
+
+/// The Secret that is mounted where certificates are given as files (packaging §8).
+fn mounted(pod: &PodSpec, container: &Container) -> Option<String> {
+    let mounts = container.volume_mounts.iter().flatten();
+    let mount = mounts.into_iter().find(|mount| mount.mount_path.starts_with(CERTIFICATES))?;
+    let volume = pod.volumes.iter().flatten().find(|volume| volume.name == mount.name)?;
+    volume.secret.as_ref()?.secret_name.clone()
+}
+
+/// Why Pods could not be made.
+fn trouble(deployment: &Deployment) -> Vec<String> {
+    let conditions = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let failures =
+        conditions.filter(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+    failures.filter_map(|condition| condition.message.clone()).collect()
 }
 
 /// The tag of an image; none when a digest alone names it.
@@ -232,6 +265,31 @@ pub(crate) mod tests {
         let component = Component::of(&deployment("card-ctl", image, &json!([]))).expect("a component");
         assert_eq!(component.version, expected);
         assert_eq!(component.readiness(), "1/1");
+    }
+
+    /// What `check` asks of a Deployment beside its version.
+    #[test]
+    fn certificates_leaders_and_trouble() {
+        let args = json!(["--leader-elect=true", "--webhook-cert-secret=own"]);
+        let component = |d: &Deployment| Component::of(d).expect("a component");
+        let given = component(&deployment("authbridge-webhook", "x:0.1.0", &args));
+        assert!(given.leader_elect);
+        assert_eq!((given.certificate.as_deref(), given.trouble.len()), (Some("own"), 0));
+
+        let mut files =
+            serde_json::to_value(deployment("authbridge-webhook", "x:0.1.0", &json!([]))).expect("JSON");
+        let pod = &mut files["spec"]["template"]["spec"];
+        pod["volumes"] = json!([{"name": "cert", "secret": {"secretName": "mine"}}]);
+        pod["containers"][1]["volumeMounts"] =
+            json!([{"name": "cert", "mountPath": "/tmp/k8s-webhook-server/serving-certs"}]);
+        files["status"]["conditions"] = json!([
+            {"type": "Available", "status": "False", "message": "no"},
+            {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"},
+        ]);
+        let files = component(&serde_json::from_value(files).expect("a Deployment"));
+        assert_eq!(files.certificate.as_deref(), Some("mine"));
+        assert_eq!(files.trouble, ["exceeded quota"]);
+        assert!(!files.leader_elect);
     }
 
     #[rstest]

@@ -6,6 +6,7 @@
 //! The other commands talk to the cluster of the user's kubeconfig, with the user's rights and no others. Each collects facts,
 //! judges them without a cluster, and prints: what could not be asked is an answer of its own, never taken for fine.
 
+mod check;
 pub mod cli;
 mod cluster;
 pub mod convert;

@@ -58,7 +58,7 @@ pub(crate) struct Uninstall {
 pub(crate) enum Refused {
     /// Somebody would still clean up.
     #[error(
-        "nothing was changed: what would clean up is still there:\n{}\nDelete the objects and let it work, or mend it; \
+        "nothing was changed: what would clean up is still there:\n{}\nLet it work, or mend it (`kubectl kagenti check`); \
          --even-if-running takes the finalizers off all the same",
         lines(.0)
     )]

@@ -94,12 +94,14 @@ fn rows(report: &Report) -> String {
     format!("\n{}", table(["COMPONENT", "NAMESPACE", "VERSION", "READY", "IMAGE"], rows))
 }
 
-/// Warns of what is more than one minor version apart: the oldest and the newest component, and each component from the
-/// plugin. A component without a version is not known to fit.
-fn judge(plugin: &str, found: Found) -> Report {
+/// What is more than one minor version apart: the oldest and the newest component, and each component from this plugin.
+pub(crate) fn skew(components: &[Component]) -> Vec<String> {
+    skew_with(VERSION, components)
+}
+
+fn skew_with(plugin: &str, components: &[Component]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut unknown: Vec<String> = found.unknown.into_iter().collect();
-    let known = || found.components.iter().filter_map(|c| Some((c.parsed()?, c)));
+    let known = || components.iter().filter_map(|c| Some((c.parsed()?, c)));
     if let (Some((oldest, a)), Some((newest, b))) =
         (known().min_by_key(|(version, _)| *version), known().max_by_key(|(version, _)| *version))
         && oldest.is_far_from(newest)
@@ -118,6 +120,13 @@ fn judge(plugin: &str, found: Found) -> Report {
             ));
         }
     }
+    warnings
+}
+
+/// A component without a version is not known to fit.
+fn judge(plugin: &str, found: Found) -> Report {
+    let warnings = skew_with(plugin, &found.components);
+    let mut unknown: Vec<String> = found.unknown.into_iter().collect();
     for component in found.components.iter().filter(|component| component.version.is_empty()) {
         unknown.push(format!(
             "the version of {} in namespace {}: neither the tag of {} nor label app.kubernetes.io/version is one",

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use api_types::TargetRef;
 use api_types::enrolment::TargetKind;
-use api_types::{TargetRef, registration};
 use futures::StreamExt as _;
 use futures::stream;
 use kube::Api;
@@ -16,7 +16,7 @@ use crate::cluster::{Answer, Cluster, NoCluster, Right};
 
 use super::leftover::{Workload, left_behind};
 use super::report::{Done, Outcome};
-use super::stuck::{Kind, Stuck};
+use super::stuck::Stuck;
 
 /// Objects that are worked on at once.
 const CONCURRENCY: usize = 8;
@@ -111,7 +111,6 @@ async fn one(cluster: &Cluster, object: &Stuck) -> Result<Done, NoCluster> {
 
 /// What is known of the workload, where it matters.
 async fn workload(cluster: &Cluster, object: &Stuck) -> Result<Workload, NoCluster> {
-    debug_assert!(object.kind != Kind::Secret || object.ours == [registration::FINALIZER]);
     let Some((target, kind)) = object.target.as_ref().and_then(|target| Some((target, kind(target)?))) else {
         return Ok(Workload::Gone);
     };

@@ -166,8 +166,9 @@ fn uninstall_has_to_be_meant(#[case] args: &[&str], #[case] says: &str) {
 
 /// Help speaks of `kubectl kagenti`, fits a terminal and shows how the command is used.
 #[rstest]
-#[case(&["--help"], &["Usage: kubectl kagenti <COMMAND>", "version", "uninstall", "values"])]
+#[case(&["--help"], &["Usage: kubectl kagenti <COMMAND>", "version", "check", "uninstall", "values"])]
 #[case(&["version", "--help"], &["--client", "--context <NAME>", "--kubeconfig <FILE>", "Exit code: 0, 1"])]
+#[case(&["check", "--help"], &["-n team1", "never stored", "Exit code: 0 when all is well"])]
 #[case(&["uninstall", "--help"], &["--dry-run", "--even-if-running", "Exit code: 0 when nothing waits", "-n team1"])]
 #[case(&["values", "--help"], &["Usage: kubectl kagenti values <COMMAND>", "convert"])]
 #[case(&["values", "convert", "--help"], &["Usage: kubectl kagenti values convert [OPTIONS] --values <FILE>", "--under <KEY>", "Exit code: 0, 1", "helm get values", "--under kagenti-operator-chart"])]

@@ -1,5 +1,6 @@
 //! The kubectl plugin on a real API server (packaging §15, §16): what its users see, with the rights they have.
 
+mod check;
 mod uninstall;
 mod version;
 
