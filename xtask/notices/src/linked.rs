@@ -119,7 +119,7 @@ impl Linked {
         for (sibling, package) in &self.packages {
             if sibling != name && package.source.is_some() && package.repository_root() == Some(repository) {
                 let texts = of_crate(package.directory(), package.license_file.as_deref())?;
-                let own = |text: &Text| !text.is_nested() && text.licences == [licence];
+                let own = |text: &Text| !text.nested && text.licences == [licence];
                 if let Some(text) = texts.into_iter().find(own) {
                     return Ok(Some(text));
                 }

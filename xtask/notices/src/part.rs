@@ -40,14 +40,16 @@ impl Part {
         let (mut selected, mut mixed) = (Vec::new(), Vec::new());
         for text in &self.texts {
             let found = &text.licences;
-            if found.iter().all(|licence| chosen.contains(licence) || !named.contains(licence)) {
+            // What it took over has a licence of its own, and no choice.
+            if text.nested || found.iter().all(|licence| chosen.contains(licence) || !named.contains(licence))
+            {
                 selected.push(text.clone());
             } else if found.iter().any(|licence| chosen.contains(licence)) {
                 mixed.push(text.clone());
             }
         }
         for licence in chosen {
-            let has = |text: &Text| !text.is_nested() && text.licences.contains(&licence);
+            let has = |text: &Text| !text.nested && text.licences.contains(&licence);
             if !selected.iter().any(has) {
                 let own = mixed.iter().find(|text| has(text)).cloned();
                 let text = match own {
@@ -106,6 +108,7 @@ mod tests {
         // A licence that the expression does not name is somebody else's, and stays.
         let texts = [("LICENSE", APACHE), ("vendored/LICENSE", MIT)];
         assert_eq!(files(&part("Apache-2.0", &texts)), ["LICENSE", "vendored/LICENSE"]);
+        assert_eq!(files(&part("MIT OR Apache-2.0", &texts)), ["LICENSE", "vendored/LICENSE"]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(crate) struct Text {
     pub(crate) content: String,
     /// The licences whose own text it holds, in the order of [`crate::ORDER`].
     pub(crate) licences: Vec<&'static str>,
+    /// Whether it lies in a folder of the crate: then it is about something that the crate took over.
+    pub(crate) nested: bool,
 }
 
 impl Text {
@@ -23,12 +25,8 @@ impl Text {
         let last = lines.iter().rposition(|line| !line.is_empty()).map_or(first, |at| at + 1);
         let content = lines.get(first..last).unwrap_or_default().join("\n");
         let licences = recognised(&content);
-        Self { file: file.into(), content, licences }
-    }
-
-    /// Whether it lies in a folder of the crate: then it is about something that the crate took over.
-    pub(crate) fn is_nested(&self) -> bool {
-        self.file.contains('/')
+        let file = file.into();
+        Self { nested: file.contains('/'), file, content, licences }
     }
 }
 
@@ -76,9 +74,10 @@ pub(crate) fn copyrights(text: &str) -> Vec<String> {
     text.lines().filter(|line| is_copyright(line)).map(|line| bare(line).to_owned()).collect()
 }
 
-/// A text without copyright lines.
+/// A text without copyright lines and the gaps they leave.
 pub(crate) fn without_copyrights(text: &str) -> String {
-    let kept: Vec<&str> = text.lines().filter(|line| !is_copyright(line)).collect();
+    let mut kept: Vec<&str> = text.lines().filter(|line| !is_copyright(line)).collect();
+    kept.dedup_by(|a, b| a.is_empty() && b.is_empty());
     kept.join("\n").trim_matches('\n').to_owned()
 }
 
@@ -104,10 +103,11 @@ fn bare(line: &str) -> &str {
 /// Whether a line says whose copyright it is. Licences have lines that begin with the word, too, where it is broken.
 fn is_copyright(line: &str) -> bool {
     let line = bare(line);
-    let lower = line.to_lowercase();
-    if is_template(line) {
+    // Most lines are told by their first letter; every text of every crate comes by here.
+    if !line.starts_with(['c', 'C', '(', '©', 'p', 'P', 'a', 'A']) || is_template(line) {
         return false;
     }
+    let lower = line.to_lowercase();
     let word = lower.starts_with("copyright") || lower.starts_with("portions copyright");
     let year = line.as_bytes().windows(4).any(|four| four.iter().all(u8::is_ascii_digit));
     let name = line.strip_prefix("Copyright ").and_then(|rest| rest.chars().next());
@@ -120,11 +120,14 @@ fn is_copyright(line: &str) -> bool {
 
 /// The line of the Apache licence that shows how to write a copyright line.
 fn is_template(line: &str) -> bool {
-    line.to_lowercase().contains("yyyy")
+    line.contains("yyyy") || line.contains("YYYY")
 }
 
 /// A heading that some copies of a licence have and others have not.
 fn is_title(line: &str) -> bool {
+    if line.len() > 40 {
+        return false;
+    }
     let words = words(line);
     ["mit license", "the mit license", "the mit license mit", "mit license mit", "isc license", "license"]
         .contains(&words.as_str())
@@ -145,7 +148,7 @@ const FEWEST_WORDS: usize = 8;
 /// names. Sorted by path.
 pub(crate) fn of_crate(directory: &Path, named: Option<&str>) -> Result<Vec<Text>> {
     let mut files = Vec::new();
-    walk(directory, "", &mut files).with_context(|| format!("reading {}", directory.display()))?;
+    walk(directory, "", false, &mut files).with_context(|| format!("reading {}", directory.display()))?;
     // It may lie outside the crate, as `../LICENSE` in a repository with several.
     if let Some(file) = named.filter(|file| directory.join(file).is_file()) {
         files.push(file.to_owned());
@@ -155,7 +158,8 @@ pub(crate) fn of_crate(directory: &Path, named: Option<&str>) -> Result<Vec<Text
     let mut texts = Vec::new();
     for file in files {
         let bytes = std::fs::read(directory.join(&file)).with_context(|| format!("reading {file}"))?;
-        let text = Text::new(file, &String::from_utf8_lossy(&bytes));
+        let mut text = Text::new(file, &String::from_utf8_lossy(&bytes));
+        text.nested &= named != Some(text.file.as_str());
         if text.content.split_whitespace().count() >= FEWEST_WORDS {
             texts.push(text);
         }
@@ -163,16 +167,19 @@ pub(crate) fn of_crate(directory: &Path, named: Option<&str>) -> Result<Vec<Text
     Ok(texts)
 }
 
-fn walk(directory: &Path, prefix: &str, files: &mut Vec<String>) -> std::io::Result<()> {
+/// Collects files by their names, or all of them in a folder that is about licences.
+fn walk(directory: &Path, prefix: &str, every: bool, files: &mut Vec<String>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let lower = name.to_lowercase();
         if entry.file_type()?.is_dir() {
             if !NOT_COMPILED.contains(&lower.as_str()) {
-                walk(&entry.path(), &format!("{prefix}{name}/"), files)?;
+                let every =
+                    ["license", "licence"].iter().any(|word| lower.trim_matches('.').starts_with(word));
+                walk(&entry.path(), &format!("{prefix}{name}/"), every, files)?;
             }
-        } else if NAMES.iter().any(|begin| lower.starts_with(begin))
+        } else if (every || NAMES.iter().any(|begin| lower.starts_with(begin)))
             && !CODE.iter().any(|end| lower.ends_with(&format!(".{end}")))
         {
             files.push(format!("{prefix}{name}"));
@@ -245,20 +252,20 @@ mod tests {
     fn files_are_found_by_any_name_and_in_folders_that_are_compiled() {
         let folder = tempfile::tempdir().expect("a folder");
         let text = "one two three four five six seven eight";
-        for file in [
-            "LICENSE-MIT",
-            "licence.md",
+        let texts = [
+            ".licenses/Somebody-MIT",
             "COPYING",
+            "LICENSE-MIT",
+            "LICENSE.Apache-2.0",
             "NOTICE",
             "UNLICENSE",
-            "LICENSE.Apache-2.0",
             "c_src/lib/LICENSE",
-            "license.rs",
-            "readme.md",
-            "tests/data/LICENSE",
-            "external/perl/LICENSE",
             "legal/own.txt",
-        ] {
+            "licence.md",
+        ];
+        let others =
+            ["external/perl/LICENSE", "license.rs", "readme.md", "src/own.txt", "tests/data/LICENSE"];
+        for file in texts.iter().chain(&others) {
             let path = folder.path().join(file);
             std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
             std::fs::write(path, text).expect("written");
@@ -266,18 +273,9 @@ mod tests {
         std::fs::write(folder.path().join("LICENSE-Apache"), "../../LICENSE-APACHE").expect("written");
         let found = of_crate(folder.path(), Some("legal/own.txt")).expect("read");
         let names: Vec<&str> = found.iter().map(|text| text.file.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "COPYING",
-                "LICENSE-MIT",
-                "LICENSE.Apache-2.0",
-                "NOTICE",
-                "UNLICENSE",
-                "c_src/lib/LICENSE",
-                "legal/own.txt",
-                "licence.md"
-            ]
-        );
+        assert_eq!(names, texts);
+        let nested: Vec<&str> =
+            found.iter().filter(|text| text.nested).map(|text| text.file.as_str()).collect();
+        assert_eq!(nested, [".licenses/Somebody-MIT", "c_src/lib/LICENSE"]);
     }
 }

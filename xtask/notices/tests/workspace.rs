@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use notices::{Notices, ORDER};
 use serde_json::Value;
@@ -15,6 +16,13 @@ fn workspace() -> PathBuf {
 
 fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Read once for all tests.
+static NOTICES: LazyLock<Notices> = LazyLock::new(read);
+
+fn read() -> Notices {
+    Notices::read(&workspace(), &target()).expect("the workspace")
 }
 
 fn cargo(arguments: &[&str]) -> String {
@@ -100,7 +108,7 @@ fn listed(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn packaging_20_notices_name_what_is_linked_and_nothing_else() {
-    let notices = Notices::read(&workspace(), &target()).expect("the workspace");
+    let notices = &*NOTICES;
     let metadata = cargo(&["metadata", "--locked", "--format-version=1", "--filter-platform", &target()]);
     let metadata: Value = serde_json::from_str(&metadata).expect("JSON");
     for program in programs() {
@@ -131,8 +139,7 @@ fn packaging_20_notices_name_what_is_linked_and_nothing_else() {
 /// What only builds, derives or tests leaves nothing behind.
 #[test]
 fn packaging_20_notices_leave_out_what_only_builds() {
-    let notices = Notices::read(&workspace(), &target()).expect("the workspace");
-    let crates = notices.crates("card-ctl").expect("crates");
+    let crates = NOTICES.crates("card-ctl").expect("crates");
     let has = |name: &str| crates.iter().any(|title| title.split(' ').next() == Some(name));
     for name in ["tokio", "kube", "serde", "ring", "libmimalloc-sys", "openssl-src"] {
         assert!(has(name), "{name}");
@@ -144,8 +151,8 @@ fn packaging_20_notices_leave_out_what_only_builds() {
 
 #[test]
 fn the_same_sources_give_the_same_text() {
-    let text = || Notices::read(&workspace(), &target()).and_then(|notices| notices.text("card-ctl"));
-    assert_eq!(text().expect("a text"), text().expect("a text"));
+    let text = |notices: &Notices| notices.text("card-ctl").expect("a text");
+    assert_eq!(text(&read()), text(&NOTICES));
 }
 
 /// What the notices may choose is what may enter the dependency tree.
