@@ -1,16 +1,12 @@
 //! Verified fetch (card §7): who is believed, and who never is.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "test code")]
-
-mod fetch_support;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::server::tls::{Ca, Client, DOMAIN, Leaf, TlsServer, agent, leaf, versions};
+use crate::server::{CARD, Reply, Server, body, card, limits, request};
 use agent_trust::spiffe::TrustDomain;
 use card_ctl::fetch::{FetchError, FetchRequest, Fetched, Fetcher, Outcome, PeerProblem, PeerRule};
-use fetch_support::tls::{Ca, Client, DOMAIN, Leaf, TlsServer, agent, leaf, versions};
-use fetch_support::{CARD, Reply, Server, body, card, limits, request};
 use rcgen::ExtendedKeyUsagePurpose;
 use rstest::rstest;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -20,33 +20,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::{act, read_head};
 
-pub const DOMAIN: &str = "example.org";
+pub(crate) const DOMAIN: &str = "example.org";
 
 /// A certificate authority.
-pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// What is special about a leaf.
 #[derive(Clone)]
-pub struct Leaf {
-    pub uris: Vec<String>,
-    pub dns: Vec<String>,
+pub(crate) struct Leaf {
+    pub(crate) uris: Vec<String>,
+    pub(crate) dns: Vec<String>,
     /// Validity from now, in seconds.
-    pub life: std::ops::Range<i64>,
-    pub is_ca: bool,
-    pub usages: Vec<ExtendedKeyUsagePurpose>,
+    pub(crate) life: std::ops::Range<i64>,
+    pub(crate) is_ca: bool,
+    pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
 }
 
-pub fn leaf(id: &str) -> Leaf {
+pub(crate) fn leaf(id: &str) -> Leaf {
     Leaf { uris: vec![id.to_owned()], dns: Vec::new(), life: -60..3600, is_ca: false, usages: Vec::new() }
 }
 
-pub fn agent() -> Leaf {
+pub(crate) fn agent() -> Leaf {
     leaf("spiffe://example.org/ns/team1/sa/echo")
 }
 
-pub struct Pair {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: KeyPair,
+pub(crate) struct Pair {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: KeyPair,
 }
 
 fn at(seconds: i64) -> SystemTime {
@@ -55,7 +55,7 @@ fn at(seconds: i64) -> SystemTime {
 }
 
 impl Ca {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -63,15 +63,15 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, key).expect("a CA"))
     }
 
-    pub fn der(&self) -> CertificateDer<'static> {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    pub fn issue(&self, leaf: &Leaf) -> Pair {
+    pub(crate) fn issue(&self, leaf: &Leaf) -> Pair {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         let uris = leaf.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().expect("ASCII")));
@@ -89,15 +89,15 @@ impl Ca {
 }
 
 /// An SVID source for the client: its files are written, its task runs.
-pub struct Client {
-    pub source: SvidSource,
+pub(crate) struct Client {
+    pub(crate) source: SvidSource,
     directory: TempDir,
     stop: CancellationToken,
 }
 
 impl Client {
     /// The controller's own SVID by `ca`, believing `bundle`.
-    pub async fn new(ca: &Ca, bundle: &[&Ca]) -> Self {
+    pub(crate) async fn new(ca: &Ca, bundle: &[&Ca]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let file = |name: &str| directory.path().join(name);
         let files = SvidFiles::new(file("svid.pem"), file("key.pem"), Some(file("bundle.pem")))
@@ -111,7 +111,7 @@ impl Client {
     }
 
     /// Writes an SVID and waits until it is in use.
-    pub async fn rotate(&self, ca: &Ca, bundle: &[&Ca]) {
+    pub(crate) async fn rotate(&self, ca: &Ca, bundle: &[&Ca]) {
         let mut changed = self.source.changed();
         let leaf = self.write(ca, bundle);
         // The files change one by one, the certificate last.
@@ -153,24 +153,24 @@ fn pem(chain: &[CertificateDer<'static>]) -> String {
 }
 
 /// A TLS server that demands a client certificate and serves the card.
-pub struct TlsServer {
-    pub address: std::net::SocketAddr,
+pub(crate) struct TlsServer {
+    pub(crate) address: std::net::SocketAddr,
     /// Handshakes that were completed, and those of them that were full ones.
-    pub handshakes: Arc<AtomicUsize>,
-    pub full_handshakes: Arc<AtomicUsize>,
+    pub(crate) handshakes: Arc<AtomicUsize>,
+    pub(crate) full_handshakes: Arc<AtomicUsize>,
     /// The server name that the client asked for last.
-    pub sni: Arc<std::sync::Mutex<Option<String>>>,
+    pub(crate) sni: Arc<std::sync::Mutex<Option<String>>>,
     task: JoinHandle<()>,
 }
 
 impl TlsServer {
-    pub async fn start(pair: &Pair, clients: &Ca) -> Self {
+    pub(crate) async fn start(pair: &Pair, clients: &Ca) -> Self {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.key.serialize_der()));
         Self::with_config(config(clients).with_single_cert(pair.chain.clone(), key).expect("a pair")).await
     }
 
     /// A server with the certificate of one pair and the key of another.
-    pub async fn impostor(certificate: &Pair, key: &Pair, clients: &Ca) -> Self {
+    pub(crate) async fn impostor(certificate: &Pair, key: &Pair, clients: &Ca) -> Self {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.key.serialize_der()));
         let signing = rustls::crypto::ring::sign::any_supported_type(&key).expect("a key");
         let stolen = rustls::sign::CertifiedKey::new(certificate.chain.clone(), signing);
@@ -178,7 +178,7 @@ impl TlsServer {
         Self::with_config(config(clients).with_cert_resolver(resolver)).await
     }
 
-    pub async fn with_config(mut config: ServerConfig) -> Self {
+    pub(crate) async fn with_config(mut config: ServerConfig) -> Self {
         // Eager to resume: the client must not want to.
         config.session_storage = rustls::server::ServerSessionMemoryCache::new(32);
         config.send_tls13_tickets = 4;
@@ -223,7 +223,7 @@ fn config(clients: &Ca) -> rustls::ConfigBuilder<ServerConfig, rustls::server::W
     versions(clients, rustls::ALL_VERSIONS)
 }
 
-pub fn versions(
+pub(crate) fn versions(
     clients: &Ca,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert> {

@@ -1,13 +1,9 @@
 //! The program itself: exit codes, log lines, signals, a real Workload API socket.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
-
-mod common;
-
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{CARD, ID, Pod};
+use crate::pod::{CARD, ID, Pod};
 use rstest::rstest;
 use scripted_workload_api::{Issuer, Server};
 use serde_json::Value;

@@ -1,16 +1,12 @@
 //! The native sidecar (card §16.3).
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
-
-mod common;
-
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::pod::api::Api;
+use crate::pod::{CARD, ID, Pod, signers};
 use agentcard_signer::{ApiError, HttpError, KubeApi, run};
-use common::api::Api;
-use common::{CARD, ID, Pod, signers};
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;

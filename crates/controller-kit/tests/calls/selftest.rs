@@ -1,16 +1,6 @@
 //! The checks of `helm test` against a scripted API server (packaging §15).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
-use common::{Answer, Call, client, failure};
+use crate::api_server::{Answer, Call, client, failure};
 use controller_kit::cli::{self, Cli, Component, Requests};
 use controller_kit::commands::CommonCommand;
 use controller_kit::selftest::{Selftest, common as checks, lease_is_alive};
@@ -75,8 +65,8 @@ async fn table(
         let spec = &call.body["spec"];
         let attributes = &spec["resourceAttributes"];
         let namespace = if attributes.is_null() { &spec["namespace"] } else { &attributes["namespace"] };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (call.path.rsplit('/').next().unwrap().to_owned(), text(namespace), text(&attributes["verb"]))
+        let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (call.path.rsplit('/').next().unwrap().to_owned(), string(namespace), string(&attributes["verb"]))
     };
     let calls = calls.lock().unwrap();
     (test.table(), calls.iter().filter(|call| call.path != "/version").map(asked).collect())

@@ -1,17 +1,13 @@
 //! The init container: card scenario 25 and its neighbours.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
-
-mod common;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::pod::api::Api;
+use crate::pod::{CARD, ID, Pod, signers};
 use agent_trust::json;
 use agent_trust::sign::Signed;
 use agentcard_signer::{ApiError, HttpError, KubeApi, run};
-use common::api::Api;
-use common::{CARD, ID, Pod, signers};
 use http::Method;
 use rstest::rstest;
 use serde_json::{Value, json};

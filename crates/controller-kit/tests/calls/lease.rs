@@ -1,21 +1,10 @@
 //! Leader election against a Lease in memory, with paused time (packaging §12, design §3).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Answer, Call, client, failure};
+use crate::api_server::{Answer, Call, client, failure};
 use controller_kit::lease::{Candidate, Leadership, LeaseTiming};
 use controller_kit::metrics::Metrics;
 use controller_kit::readiness::Readiness;

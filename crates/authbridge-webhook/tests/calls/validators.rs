@@ -1,18 +1,9 @@
 //! Duplicate targets and the rest of the validators' own work (runtime §9.1, card §17.1, README
 //! decision 27).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod common;
-
 use std::sync::Arc;
 
+use crate::api_server::{Call, Calls, Reply, api, refusal};
 use api_types::{AgentCard, AgentRuntime};
 use authbridge_webhook::{
     caches::Caches,
@@ -22,7 +13,6 @@ use authbridge_webhook::{
     server::endpoint::{Handler, Progress},
     validators::{CardValidator, RuntimeValidator, recent::Recent},
 };
-use common::{Call, Calls, Reply, api, refusal};
 use controller_kit::scope::Scope;
 use serde_json::{Value, json};
 use tokio::time::Instant;

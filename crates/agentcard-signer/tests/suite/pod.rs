@@ -1,6 +1,4 @@
 //! A Pod for the signer: an SVID in files, a card, an output, and an API server.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -12,18 +10,18 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub mod api;
+pub(crate) mod api;
 
-pub const DOMAIN: &str = "example.org";
-pub const ID: &str = "spiffe://example.org/ns/team1/sa/weather";
+pub(crate) const DOMAIN: &str = "example.org";
+pub(crate) const ID: &str = "spiffe://example.org/ns/team1/sa/weather";
 /// Unknown members, an order that is not alphabetical, an empty one, a number as people write it.
-pub const CARD: &str = r#"{"version":"1.0","x-vendor":{"z":1,"a":[]},"name":"weather","url":"http://a/?q=1&b=<2>",
+pub(crate) const CARD: &str = r#"{"version":"1.0","x-vendor":{"z":1,"a":[]},"name":"weather","url":"http://a/?q=1&b=<2>",
  "capabilities":{"streaming":true},"price":1.50,"description":"SECRET-CARD-TEXT","skills":[]}"#;
 
-pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -31,7 +29,7 @@ impl Ca {
     }
 
     /// Certificate and key in PEM; valid from an hour ago for so many seconds from now on.
-    pub fn issue(&self, id: &str, lifetime: u64) -> (String, String) {
+    pub(crate) fn issue(&self, id: &str, lifetime: u64) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::ExplicitNoCa;
@@ -43,47 +41,47 @@ impl Ca {
         (leaf.pem(), key.serialize_pem())
     }
 
-    pub fn bundle(&self) -> TrustBundle {
+    pub(crate) fn bundle(&self) -> TrustBundle {
         let domain = TrustDomain::configured(DOMAIN).expect("a domain");
         TrustBundle::of_domain(&domain, [self.0.der().as_ref()]).expect("a bundle")
     }
 }
 
 /// Files as a Pod mounts them.
-pub struct Pod {
-    pub directory: TempDir,
-    pub ca: Ca,
+pub(crate) struct Pod {
+    pub(crate) directory: TempDir,
+    pub(crate) ca: Ca,
 }
 
 impl Pod {
-    pub fn new(card: &str) -> Self {
+    pub(crate) fn new(card: &str) -> Self {
         let pod = Self::without_svid(card);
         pod.rotate(ID);
         pod
     }
 
-    pub fn without_svid(card: &str) -> Self {
+    pub(crate) fn without_svid(card: &str) -> Self {
         let pod = Self { directory: tempfile::tempdir().expect("a directory"), ca: Ca::new() };
         pod.write_card(card);
         pod
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn write_card(&self, card: &str) {
+    pub(crate) fn write_card(&self, card: &str) {
         std::fs::write(self.path("agent.json"), card).expect("written");
     }
 
-    pub fn rotate(&self, id: &str) {
+    pub(crate) fn rotate(&self, id: &str) {
         let (cert, key) = self.ca.issue(id, 3600);
         std::fs::write(self.path("svid_key.pem"), key).expect("written");
         std::fs::write(self.path("svid.pem"), cert).expect("written");
     }
 
     /// The environment of the container.
-    pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    pub(crate) fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let path = |name: &str| self.path(name).display().to_string();
         let mut variables = vec![
             ("SVID_CERT_PATH".to_owned(), path("svid.pem")),
@@ -99,7 +97,7 @@ impl Pod {
         variables
     }
 
-    pub fn settings(&self, more: &[(&str, &str)]) -> Settings {
+    pub(crate) fn settings(&self, more: &[(&str, &str)]) -> Settings {
         let variables = self.variables(more);
         Settings::from_variables(|name| {
             variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
@@ -107,23 +105,23 @@ impl Pod {
         .expect("settings")
     }
 
-    pub fn output(&self) -> PathBuf {
+    pub(crate) fn output(&self) -> PathBuf {
         self.path("out/.well-known/agent-card.json")
     }
 
-    pub fn signed(&self) -> String {
+    pub(crate) fn signed(&self) -> String {
         std::fs::read_to_string(self.output()).expect("a signed card")
     }
 
     /// What is in the output directory.
-    pub fn leftovers(&self) -> Vec<String> {
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path("out/.well-known")) else { return Vec::new() };
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
     }
 }
 
 /// The SPIFFE IDs that the card's signatures prove, one by one; `None` where one proves nothing.
-pub fn signers(document: &str, bundle: &TrustBundle) -> Vec<Option<String>> {
+pub(crate) fn signers(document: &str, bundle: &TrustBundle) -> Vec<Option<String>> {
     let value: Value = serde_json::from_str(document).expect("JSON");
     let signatures = value["signatures"].as_array().cloned().unwrap_or_default();
     let alone = |signature: Value| {

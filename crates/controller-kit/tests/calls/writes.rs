@@ -1,21 +1,10 @@
 //! Writes and Events against a scripted API server (README decision 9, runtime §6.1, §7.3).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Answer, client, count, failure};
+use crate::api_server::{Answer, client, count, failure};
 use controller_kit::apply::{
     FieldManager, apply, apply_status, is_conflict, is_stale, merge_patch, merge_patch_status,
     retry_conflicts,

@@ -1,14 +1,10 @@
 //! Dead agents cost their own slots, nobody else's time (card §6.5, §19).
 
-#![allow(clippy::expect_used, clippy::panic, reason = "test code")]
-
-mod fetch_support;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::server::{Reply, Server, card, limits, request};
 use card_ctl::fetch::{FetchError, FetchLimits, FetchRequest, Fetcher};
-use fetch_support::{Reply, Server, card, limits, request};
 use tokio::task::JoinSet;
 
 /// What a dead agent takes; who has to wait for one takes longer than half of it.

@@ -1,7 +1,5 @@
 //! A scripted API server: answers by a function, remembers every call.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use axum::http::{Method, StatusCode};
 use kube::Client;
 pub(crate) use scripted_api::{Call, Reply};

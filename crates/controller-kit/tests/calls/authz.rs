@@ -1,22 +1,11 @@
 //! The metrics door and its reviews against a scripted API server (packaging §11).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use crate::api_server::{Answer, Call, client, count, failure};
 use axum::body::Body;
-use common::{Answer, client, count, failure};
 use controller_kit::authz::{Access, Reviewer};
 use controller_kit::metrics::Metrics;
 use controller_kit::metrics_door::router;
@@ -26,7 +15,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 /// Knows token `scraper` (may read), `stranger` (may not); others are unknown.
-fn reviews(call: &common::Call) -> Answer {
+fn reviews(call: &Call) -> Answer {
     if call.path.ends_with("/tokenreviews") {
         let token = call.body["spec"]["token"].as_str().unwrap_or_default();
         let known = token == "scraper" || token == "stranger";

@@ -1,16 +1,12 @@
 //! Each line of the hardening table of card §6.5, against real servers.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "test code")]
-
-mod fetch_support;
-
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::server::{CARD, Reply, Server, body, card, fetch, limits, read_head, request, response};
 use card_ctl::fetch::{DenyList, Dial, FetchError, FetchLimits, Fetcher, Outcome, Phase, ProtocolProblem};
-use fetch_support::{CARD, Reply, Server, body, card, fetch, limits, read_head, request, response};
 use rstest::rstest;
 
 const NEW: &str = "GET /.well-known/agent-card.json HTTP/1.1";

@@ -1,20 +1,11 @@
 //! The certificate writer against a small API server that stores (packaging §8, scenario 11).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
+use crate::api_server::{Call, Calls, Reply, api, refusal};
 use authbridge_webhook::certificates::{
     manager::{Manager, Place, Views},
     plan::{Action, Lifetimes},
@@ -22,7 +13,6 @@ use authbridge_webhook::certificates::{
     views::View,
 };
 use axum::http::Method;
-use common::{Call, Calls, Reply, api, refusal};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};

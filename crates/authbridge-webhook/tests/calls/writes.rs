@@ -1,17 +1,8 @@
 //! The write protocol, call by call (webhook §11.2, §12.3, §18).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod common;
-
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::api_server::{Call, Calls, Reply, api, owner, partial, refusal, stored};
 use api_types::{names::manager, owner::PodIdentity};
 use authbridge_webhook::{
     caches::Caches,
@@ -22,7 +13,6 @@ use authbridge_webhook::{
     writes::{WriteError, Writer},
 };
 use axum::http::Method;
-use common::{Call, Calls, Reply, api, owner, partial, refusal, stored};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 

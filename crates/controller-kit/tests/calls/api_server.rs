@@ -1,7 +1,5 @@
 //! A scripted API server in memory: a function from request to answer, and what was asked of it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response, StatusCode};
@@ -12,17 +10,17 @@ use tower::{BoxError, service_fn};
 
 /// One request as the script sees it.
 #[derive(Clone, Debug)]
-pub struct Call {
-    pub method: Method,
-    pub path: String,
-    pub query: String,
-    pub content_type: String,
-    pub body: Value,
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) content_type: String,
+    pub(crate) body: Value,
 }
 
 /// What the script answers.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     Json(u16, Value),
     /// Newline-separated watch events, then the stream stays open.
     Watch(Vec<Value>),
@@ -33,14 +31,16 @@ pub enum Answer {
 }
 
 /// An error as the API server writes it.
-pub fn failure(code: u16, reason: &str) -> Answer {
+pub(crate) fn failure(code: u16, reason: &str) -> Answer {
     let body = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
                       "reason": reason, "message": format!("scripted {reason}")});
     Answer::Json(code, body)
 }
 
 /// A client whose requests go to `script`. The requests are kept in the list.
-pub fn client(script: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> (Client, Arc<Mutex<Vec<Call>>>) {
+pub(crate) fn client(
+    script: impl Fn(&Call) -> Answer + Send + Sync + 'static,
+) -> (Client, Arc<Mutex<Vec<Call>>>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let (script, log) = (Arc::new(script), Arc::clone(&calls));
     let service = service_fn(move |request: Request<Body>| {
@@ -86,6 +86,6 @@ async fn answer(answer: Answer) -> Result<Response<Body>, BoxError> {
 }
 
 /// How many of the calls fit.
-pub fn count(calls: &Mutex<Vec<Call>>, fits: impl Fn(&Call) -> bool) -> usize {
+pub(crate) fn count(calls: &Mutex<Vec<Call>>, fits: impl Fn(&Call) -> bool) -> usize {
     calls.lock().unwrap().iter().filter(|call| fits(call)).count()
 }

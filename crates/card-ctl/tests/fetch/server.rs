@@ -1,6 +1,4 @@
 //! Servers on loopback that behave as a test says, down to the byte.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
-#![allow(clippy::expect_used, clippy::panic, reason = "test code")]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-pub mod tls;
+pub(crate) mod tls;
 
 /// What a server does after it has read the head of a request.
 #[derive(Clone)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Write, then wait for the next request.
     Write(Vec<u8>),
     /// Write, then close.
@@ -31,10 +29,10 @@ pub enum Reply {
     Drip(Vec<u8>, Vec<u8>, Duration),
 }
 
-pub const CARD: &str = r#"{"name":"echo","version":"1"}"#;
+pub(crate) const CARD: &str = r#"{"name":"echo","version":"1"}"#;
 
 /// A complete response with the usual head.
-pub fn response(status: &str, headers: &[&str], body: &str) -> Vec<u8> {
+pub(crate) fn response(status: &str, headers: &[&str], body: &str) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
     for header in headers {
         head.push_str(header);
@@ -43,13 +41,13 @@ pub fn response(status: &str, headers: &[&str], body: &str) -> Vec<u8> {
     format!("{head}\r\n{body}").into_bytes()
 }
 
-pub fn card() -> Vec<u8> {
+pub(crate) fn card() -> Vec<u8> {
     response("200 OK", &["Content-Type: application/json"], CARD)
 }
 
 /// A TCP server on loopback.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -57,7 +55,7 @@ pub struct Server {
 
 impl Server {
     /// Answers each request by `script`, which sees its head and how many came before it.
-    pub async fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (requests, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -74,21 +72,21 @@ impl Server {
     }
 
     /// The same answer to every request.
-    pub async fn always(reply: Reply) -> Self {
+    pub(crate) async fn always(reply: Reply) -> Self {
         Self::start(move |_, _| reply.clone()).await
     }
 
     /// The request lines so far.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.heads().iter().map(|head| head.lines().next().unwrap_or_default().to_owned()).collect()
     }
 
     /// The heads of the requests so far.
-    pub fn heads(&self) -> Vec<String> {
+    pub(crate) fn heads(&self) -> Vec<String> {
         self.requests.lock().expect("unpoisoned").clone()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
@@ -100,7 +98,7 @@ impl Drop for Server {
 }
 
 /// The head of the next request; `None` when the client is gone.
-pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
+pub(crate) async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -137,7 +135,7 @@ async fn converse(
 }
 
 /// Carries a reply out; true when the connection goes on.
-pub async fn act<S: AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> bool {
+pub(crate) async fn act<S: AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> bool {
     match reply {
         Reply::Write(bytes) => stream.write_all(&bytes).await.is_ok(),
         Reply::Later(bytes, pause) => {
@@ -165,7 +163,7 @@ pub async fn act<S: AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> bool {
 }
 
 /// Limits for tests: nothing is denied (the servers are on loopback), and more time than a busy machine needs.
-pub fn limits() -> FetchLimits {
+pub(crate) fn limits() -> FetchLimits {
     FetchLimits {
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_millis(500),
@@ -174,7 +172,7 @@ pub fn limits() -> FetchLimits {
     }
 }
 
-pub fn request(address: SocketAddr) -> FetchRequest {
+pub(crate) fn request(address: SocketAddr) -> FetchRequest {
     FetchRequest {
         namespace: "team1".into(),
         host: "echo.team1.svc.cluster.local".to_owned(),
@@ -186,11 +184,11 @@ pub fn request(address: SocketAddr) -> FetchRequest {
     }
 }
 
-pub async fn fetch(address: SocketAddr) -> Result<Fetched, FetchError> {
+pub(crate) async fn fetch(address: SocketAddr) -> Result<Fetched, FetchError> {
     Fetcher::new(limits(), None).fetch(request(address)).await
 }
 
-pub fn body(fetched: &Fetched) -> &str {
+pub(crate) fn body(fetched: &Fetched) -> &str {
     match &fetched.outcome {
         Outcome::Body(body) => std::str::from_utf8(body).expect("UTF-8"),
         Outcome::NotModified => panic!("not modified"),

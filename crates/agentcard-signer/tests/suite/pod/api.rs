@@ -19,37 +19,37 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub const TOKEN: &str = "SECRET-TOKEN";
+pub(crate) const TOKEN: &str = "SECRET-TOKEN";
 
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// The ConfigMap, if it exists.
-    pub object: Option<Value>,
+    pub(crate) object: Option<Value>,
     /// Methods that are answered with 403.
-    pub forbidden: Vec<Method>,
+    pub(crate) forbidden: Vec<Method>,
     /// So many writes are answered with 409, and before the first one somebody else changes the object.
-    pub conflicts: usize,
+    pub(crate) conflicts: usize,
     /// What was asked.
-    pub requests: Vec<String>,
+    pub(crate) requests: Vec<String>,
     version: u64,
 }
 
 impl State {
-    pub fn writes(&self) -> Vec<&str> {
+    pub(crate) fn writes(&self) -> Vec<&str> {
         let all = self.requests.iter().map(String::as_str);
         all.filter(|request| !request.starts_with("GET")).collect()
     }
 }
 
-pub struct Api {
-    pub state: Arc<Mutex<State>>,
+pub(crate) struct Api {
+    pub(crate) state: Arc<Mutex<State>>,
     directory: TempDir,
     port: u16,
     task: JoinHandle<()>,
 }
 
 impl Api {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().expect("an address"))];
@@ -86,15 +86,15 @@ impl Api {
         Self { state, directory, port, task }
     }
 
-    pub fn client(&self) -> KubeApi {
+    pub(crate) fn client(&self) -> KubeApi {
         KubeApi::new("127.0.0.1", self.port, self.directory.path()).expect("a client")
     }
 
-    pub fn object(&self) -> Option<Value> {
+    pub(crate) fn object(&self) -> Option<Value> {
         self.state.lock().expect("unpoisoned").object.clone()
     }
 
-    pub fn writes(&self) -> Vec<String> {
+    pub(crate) fn writes(&self) -> Vec<String> {
         self.state.lock().expect("unpoisoned").writes().into_iter().map(str::to_owned).collect()
     }
 }

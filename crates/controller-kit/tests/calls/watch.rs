@@ -1,22 +1,11 @@
 //! Watches against a scripted API server (runtime §2.7, packaging §7, §12).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Answer, Call, client, count, failure};
+use crate::api_server::{Answer, Call, client, count, failure};
 use controller_kit::metrics::{KindLabel, Metrics};
 use controller_kit::readiness::Readiness;
 use controller_kit::watch::{

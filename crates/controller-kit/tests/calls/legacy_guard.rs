@@ -1,20 +1,9 @@
 //! The guard against a predecessor that is still running, with paused time (packaging §12).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "a test that stops here has failed"
-)]
-
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Answer, client, failure};
+use crate::api_server::{Answer, client, failure};
 use controller_kit::lease::Leadership;
 use controller_kit::legacy_guard::LegacyGuard;
 use controller_kit::readiness::Readiness;

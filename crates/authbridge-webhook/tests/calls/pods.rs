@@ -1,17 +1,8 @@
 //! The Pod endpoint through its router, without a process or TLS (webhook §4-§7, §11, §18).
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod common;
-
 use std::sync::Arc;
 
+use crate::api_server::{Call, Calls, Reply, api, owner, partial, refusal, stored};
 use api_types::names::label;
 use authbridge_webhook::{
     caches::{Caches, namespaces::NamespaceMap},
@@ -33,7 +24,6 @@ use axum::{
     http::{self, Method, StatusCode},
 };
 use base64::Engine as _;
-use common::{Call, Calls, Reply, api, owner, partial, refusal, stored};
 use controller_kit::{events::EventRecorder, scope::Scope};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;

@@ -1,24 +1,14 @@
 //! The orphan sweeper (webhook §13.4): what it deletes, when, and under which preconditions.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod common;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::api_server::{Call, Calls, Reply, api, owner, refusal};
 use authbridge_webhook::{
     caches::Caches,
     metrics::Metrics,
     sweeper::{Patience, Sweeper},
 };
 use axum::http::Method;
-use common::{Call, Calls, Reply, api, owner, refusal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
