@@ -25,6 +25,9 @@ pub enum Error {
     /// The audience scope could not be made or attached; the Secret was written nevertheless.
     #[error("the audience scope is not ready: {0}")]
     Audience(String),
+    /// Another pass has the [turn](crate::sharing::Turns) at the client.
+    #[error("another pass is at work on client {0}")]
+    Busy(String),
 }
 
 impl Error {
@@ -46,6 +49,7 @@ impl Failed for Error {
         match self {
             Self::Pass(error) => error.retry(),
             Self::Keycloak(_) | Self::Audience(_) => Retry::BackOff(KEYCLOAK),
+            Self::Busy(_) => Retry::SOON,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api_types::registration::annotation as own;
-use controller_kit::{backoff::jitter, controller::PassError};
+use controller_kit::{backoff::jitter, controller::PassError, watch::Key as ObjectKey};
 use k8s_openapi::api::core::v1::Secret as ApiSecret;
 use rest_client::Secret;
 use tokio::time::Instant;
@@ -364,7 +364,8 @@ async fn undo(
     client: &Registered,
     scope: Option<&audience::Ready>,
 ) -> Result<(), Stop> {
-    if client.created {
+    let own = ObjectKey::new(&subject.unit.namespace, subject.unit.secret_name());
+    if client.created && !sharing::is_used_by_others(ctx, &own, &client.client.id) {
         ctx.keycloak.delete_client(&subject.config.server, &client.client.id).await?;
     }
     if let Some(scope) = scope.filter(|scope| scope.created) {

@@ -29,8 +29,9 @@ use crate::{
     pods,
     reason::Reason,
     registration::{self, Next},
-    secret::{Place, SecretLink, SecretMeta},
+    secret::{Place, SecretMeta},
     settings::DeletionPolicy,
+    sharing,
     trust::Server,
     workload::{Unit, Workload, WorkloadKey},
     write,
@@ -324,8 +325,7 @@ pub async fn delete_client(
     scope_of: Option<&SecretMeta>,
 ) -> Result<(), Error> {
     let Some(server) = trusted(ctx, place) else { return Ok(()) };
-    let users = ctx.index.secrets.linked(&SecretLink(place.uuid.clone()));
-    if users.iter().any(|other| other.key != *key && other.deleting.is_none()) {
+    if sharing::is_used_by_others(ctx, key, &place.uuid) {
         return Ok(());
     }
     let client = ours(ctx, &server, place, &key.namespace).await?;
@@ -333,6 +333,12 @@ pub async fn delete_client(
     match &client {
         Some(client) if !client::is_deletable(client, &cluster_id) => return Ok(()),
         Some(client) => {
+            let busy = || Error::Busy(client.client_id.clone());
+            let _turn = ctx.turns.take(&client.client_id).ok_or_else(busy)?;
+            // Somebody may have found it meanwhile and written a Secret.
+            if sharing::is_used_by_others(ctx, key, &place.uuid) {
+                return Ok(());
+            }
             ctx.keycloak.delete_client(&server, &client.id).await?;
             tracing::info!(client = client.client_id, server = %server, "client deleted");
         }

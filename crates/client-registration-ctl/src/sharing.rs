@@ -68,6 +68,12 @@ fn others(ctx: &Context, unit: &Unit, uuid: &str) -> Vec<Arc<SecretMeta>> {
     secrets
 }
 
+/// Whether a Secret other than `own`, wherever it is, has this client and is not being deleted.
+pub fn is_used_by_others(ctx: &Context, own: &ObjectKey, uuid: &str) -> bool {
+    let users = ctx.index.secrets.linked(&SecretLink(uuid.to_owned()));
+    users.iter().any(|other| other.key != *own && other.deleting.is_none())
+}
+
 /// Whether this value of the rotation annotation was obeyed for another workload with the client. The Secrets remember
 /// it, so it survives a restart.
 pub fn is_rotated_for(ctx: &Context, unit: &Unit, uuid: &str, value: &str) -> bool {

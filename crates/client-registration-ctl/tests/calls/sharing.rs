@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use client_registration_ctl::{context::Key, identity::PlatformDomain};
+use client_registration_ctl::{context::Key, identity::PlatformDomain, secret::SecretMeta};
+use controller_kit::controller::{Controller, Failed, Retry};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{DEPLOYMENTS, Stage};
 
 const ID: &str = "spiffe://d/ns/team1/sa/sa";
 const REVISION: &str = "kagenti.io/keycloak-client-credentials-revision";
@@ -117,4 +118,44 @@ async fn a_client_that_went_while_it_was_rotated_is_made_anew() {
     stage.keycloak.world().faults.push_back(("/client-secret", 404, gone));
     stage.try_pass("a").await.expect_err("another try");
     assert_ne!(stage.credential("a", "client-secret.txt"), "unused");
+}
+
+/// A pass that has found the client has not written its Secret yet: a clean-up at that moment would leave it with the
+/// credentials of a client that is gone.
+#[tokio::test]
+async fn a_client_is_not_deleted_while_another_pass_is_at_work_on_it() {
+    let stage = in_domain(Stage::new().await);
+    for name in ["a", "b"] {
+        stage.deployment(name, json!({"spec": {"template": {"spec": {"serviceAccountName": "sa"}}}}));
+    }
+    stage.pass("a").await;
+    let id = stage.keycloak.client(ID).unwrap()["id"].clone();
+    stage.remove_deployment("a");
+    stage.delete_secret("a");
+    let turn = stage.ctx.turns.take(ID).unwrap();
+    let key = Key::Secret("team1".to_owned(), Stage::unit("a").secret_name());
+    let busy = stage.ctx.pass(&key).await.expect_err("another try");
+    assert_eq!(busy.retry(), Retry::SOON);
+    assert!(stage.keycloak.client(ID).is_some() && stage.has(&Stage::secret_path("a")));
+    drop(turn);
+    stage.pass("b").await;
+    stage.finish("a").await;
+    assert!(!stage.has(&Stage::secret_path("a")));
+    assert_eq!(stage.keycloak.client(ID).unwrap()["id"], id, "it is the other's now");
+    assert!(holds_the_secret(&stage, "b"));
+}
+
+/// What a pass has made is not taken back when somebody has it by then.
+#[tokio::test]
+async fn a_client_that_others_use_is_not_taken_back() {
+    let stage = in_domain(Stage::new().await);
+    stage.deployment("a", json!({"spec": {"template": {"spec": {"serviceAccountName": "sa"}}}}));
+    stage.remove_unseen(&format!("{DEPLOYMENTS}/a"));
+    // The id that comes after that of client `kagenti`.
+    let meta = json!({"namespace": "team1", "name": Stage::unit("b").secret_name(), "uid": "s-b", "resourceVersion": "1",
+        "annotations": {"kagenti.io/keycloak-client-uuid": "client-2"}});
+    let other = SecretMeta::of(serde_json::from_value(meta).unwrap()).unwrap();
+    let _ = stage.ctx.index.secrets.upsert(other);
+    stage.pass("a").await;
+    assert_eq!(stage.keycloak.client(ID).unwrap()["id"], "client-2");
 }
