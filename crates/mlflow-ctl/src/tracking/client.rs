@@ -124,7 +124,7 @@ impl Tracking {
         let session = Self::session(base, usage, key, token.as_ref());
         let workload = workload_tag(key);
         let done = session.provision(&self.client, self.asked(key, name, &workload)).await;
-        self.noted(server, done).await
+        self.noted(server, done)
     }
 
     /// Looks whether an experiment still is what it was.
@@ -143,7 +143,7 @@ impl Tracking {
         let session = Self::session(base, usage, key, token.as_ref());
         let workload = workload_tag(key);
         let done = session.verify(&self.client, id, self.asked(key, name, &workload)).await;
-        self.noted(server, done).await
+        self.noted(server, done)
     }
 
     fn session<'s>(
@@ -160,7 +160,7 @@ impl Tracking {
         Asked { name, namespace: &key.namespace, workload, restore: self.restore }
     }
 
-    async fn noted<T>(&self, server: &Server, done: Result<T, Failure>) -> Result<T, Failure> {
+    fn noted<T>(&self, server: &Server, done: Result<T, Failure>) -> Result<T, Failure> {
         if !matches!(done, Err(Failure::NoWorkspaces)) {
             return done;
         }
