@@ -28,7 +28,7 @@ pub(crate) fn bare_options() -> Options {
 pub(super) static WHOLE: Group = Group::new(Options::default);
 
 /// The bare API server, without what the test before it registered.
-pub(super) async fn bare() -> Result<Alone> {
+pub(crate) async fn bare() -> Result<Alone> {
     cleared(BARE.alone().await?).await
 }
 
