@@ -31,6 +31,10 @@ pub(crate) fn standard_library(workspace: &Path, target: &str) -> Result<Vec<Par
     let sysroot = PathBuf::from(output("rustc", "RUSTC", &["--print=sysroot"], workspace)?.trim());
     let version = output("rustc", "RUSTC", &["--version"], workspace)?;
     let version = version.split_whitespace().nth(1).context("rustc does not say its version")?;
+    parts(&sysroot, version, target)
+}
+
+fn parts(sysroot: &Path, version: &str, target: &str) -> Result<Vec<Part>> {
     let read = |name: &str| {
         let path = sysroot.join(NOTICES).join(name);
         std::fs::read_to_string(&path).with_context(|| {
@@ -43,31 +47,41 @@ pub(crate) fn standard_library(workspace: &Path, target: &str) -> Result<Vec<Par
     let notices = read("COPYRIGHT-library.html")?;
     // Also of the compiler's own dependencies, among them what the first forgets.
     let all = read("COPYRIGHT.html")?;
-    let mut parts = Vec::new();
-    for name in rlibs(&sysroot, target)? {
-        if NOT_LINKED.contains(&name.as_str()) || IN_TREE.contains(&name.as_str()) {
-            continue;
-        }
-        let title = format!("{name} in the standard library of Rust {version}");
-        // Part of Rust's repository: LLVM's run-time functions, and the mathematics of libm.
+    let exception = Text::new("LLVM-exception", &read("licenses/LLVM-exception.txt")?);
+    let titled = |name: &str| format!("{name} in the standard library of Rust {version}");
+    let mut parts = vec![in_tree(&notices, version, &read("licenses/Unicode-3.0.txt")?)?];
+    for name in rlibs(sysroot, target)? {
         if name == "compiler_builtins" {
-            let mut texts = section(&all, "libm").context("no notices of libm")?.texts;
-            texts.push(Text::new("LLVM-exception", &read("licenses/LLVM-exception.txt")?));
-            let expression = "MIT AND Apache-2.0 AND Apache-2.0 WITH LLVM-exception".to_owned();
-            let source = "https://github.com/rust-lang/compiler-builtins".to_owned();
-            parts.push(Part { title, source, expression: Some(expression), texts, authors: Vec::new() });
-            continue;
+            // Part of Rust's repository: LLVM's run-time functions, and the mathematics of libm.
+            let libm = section(&all, "libm").context("the notices of Rust do not name libm")?;
+            parts.push(Part {
+                title: titled(&name),
+                source: "https://github.com/rust-lang/compiler-builtins".to_owned(),
+                expression: Some("MIT AND Apache-2.0 AND Apache-2.0 WITH LLVM-exception".to_owned()),
+                authors: Vec::new(),
+                texts: libm.texts.into_iter().chain([exception.clone()]).collect(),
+            });
+        } else if !NOT_LINKED.contains(&name.as_str()) && !IN_TREE.contains(&name.as_str()) {
+            let dashed = name.replace('_', "-");
+            let found = [&notices, &all]
+                .into_iter()
+                .find_map(|page| section(page, &name).or_else(|| section(page, &dashed)));
+            let found = found
+                .with_context(|| format!("the notices of Rust {version} do not name its part {name}"))?;
+            parts.push(Part { title: titled(&name), ..found });
         }
-        let dashed = name.replace('_', "-");
-        let found = [&notices, &all]
-            .into_iter()
-            .find_map(|page| section(page, &name).or_else(|| section(page, &dashed)));
-        let found =
-            found.with_context(|| format!("the notices of Rust {version} do not name its part {name}"))?;
-        parts.push(Part { title, ..found });
     }
-    ensure!(!parts.is_empty(), "the standard library of {target} has no parts");
-    parts.insert(0, in_tree(&notices, version, &read("licenses/Unicode-3.0.txt")?)?);
+    ensure!(parts.len() > 1, "the standard library of {target} has no parts");
+    // With musl it brings the library that unwinds the stack; elsewhere that is the compiler's.
+    if target.ends_with("-musl") {
+        parts.push(Part {
+            title: titled("LLVM libunwind"),
+            source: "https://github.com/llvm/llvm-project".to_owned(),
+            expression: Some("Apache-2.0 AND Apache-2.0 WITH LLVM-exception".to_owned()),
+            authors: Vec::new(),
+            texts: vec![exception],
+        });
+    }
     Ok(parts)
 }
 
@@ -182,6 +196,56 @@ mod tests {
         assert_eq!(part.authors, ["A <a@b>"]);
         assert_eq!(part.texts, [Text::new("LICENSE", "Say \"yes\" & go.")]);
         assert!(section(PAGE, "too").is_none());
+    }
+
+    /// A toolchain with notices of `tool` and `libm`, and with the given libraries for every target.
+    fn toolchain(libraries: &[&str]) -> tempfile::TempDir {
+        let sysroot = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let path = sysroot.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        let about =
+            "<h2 id=\"in-tree-files\">In-tree</h2>\n<p><b>Copyright:</b> Somebody</p>\n<h2>Others</h2>";
+        write("share/doc/rust/COPYRIGHT-library.html", &format!("{about}{PAGE}"));
+        let libm = "<h3>📦 libm-1.0.0</h3><summary><code>LICENSE</code></summary><pre>MIT</pre>";
+        write("share/doc/rust/COPYRIGHT.html", libm);
+        write("share/doc/rust/licenses/LLVM-exception.txt", "LLVM Exceptions to the Apache 2.0 License");
+        write("share/doc/rust/licenses/Unicode-3.0.txt", "UNICODE LICENSE V3");
+        for target in ["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"] {
+            for name in libraries {
+                write(&format!("lib/rustlib/{target}/lib/lib{name}-0123.rlib"), "");
+            }
+            write(&format!("lib/rustlib/{target}/lib/libstd-0123.so"), "");
+        }
+        sysroot
+    }
+
+    #[test]
+    fn the_standard_library_is_what_the_target_has() {
+        let sysroot = toolchain(&["core", "std", "test", "tool", "compiler_builtins"]);
+        let titles = |target: &str| {
+            let parts = parts(sysroot.path(), "1.2.3", target).expect("parts");
+            parts.into_iter().map(|part| part.title).collect::<Vec<_>>()
+        };
+        let rest = "in the standard library of Rust 1.2.3";
+        let common = [
+            "The standard library of Rust 1.2.3".to_owned(),
+            format!("compiler_builtins {rest}"),
+            format!("tool {rest}"),
+        ];
+        assert_eq!(titles("x86_64-unknown-linux-gnu"), common);
+        let with_musl = titles("x86_64-unknown-linux-musl");
+        assert_eq!(with_musl.split_last(), Some((&format!("LLVM libunwind {rest}"), &common[..])));
+    }
+
+    #[test]
+    fn a_part_without_notices_and_a_missing_target_are_errors() {
+        let sysroot = toolchain(&["std", "something_new"]);
+        let error = |target: &str| parts(sysroot.path(), "1.2.3", target).expect_err("an error").to_string();
+        assert!(error("x86_64-unknown-linux-gnu").contains("something_new"));
+        assert!(error("aarch64-unknown-linux-musl").contains("rustup target add aarch64-unknown-linux-musl"));
     }
 
     #[test]
