@@ -151,7 +151,7 @@ fn confirm(wanted: &[Stuck]) -> Result<(), Refused> {
     }
     let namespaces: BTreeSet<&str> = wanted.iter().map(|object| object.namespace.as_str()).collect();
     eprint!(
-        "{}\nThe finalizers go, and what they stand for is not cleaned up any more. {} objects, {} namespaces.\nType \
+        "{}\nThe finalizers go, and what they stand for is not cleaned up any more. Objects: {}, namespaces: {}.\nType \
          yes to go on: ",
         report::plan(wanted),
         wanted.len(),

@@ -41,11 +41,13 @@ pub(super) async fn check(cluster: &Cluster, found: &Found) -> Result<Vec<Findin
         findings.push(judge(component, reasons));
     }
     findings.extend(overlaps(&found.components));
-    findings.extend(
-        version::skew(&found.components)
-            .into_iter()
-            .map(|skew| Finding::warning(CHECK, skew, "kubectl kagenti version")),
-    );
+    findings.extend(version::skew(&found.components).into_iter().map(|skew| {
+        Finding::warning(
+            CHECK,
+            skew,
+            "helm list --all-namespaces   # which release is which; then helm upgrade",
+        )
+    }));
     Ok(findings)
 }
 

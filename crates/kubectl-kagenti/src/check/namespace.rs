@@ -18,8 +18,8 @@ use super::finding::{Finding, known};
 const CHECK: &str = "namespace";
 /// Objects of a kind that are named; the rest is counted.
 const NAMED: usize = 10;
-/// A deletion takes this long at most while somebody works on it.
-const DELETION: SignedDuration = SignedDuration::from_secs(60);
+/// A deletion, or the first status, takes this long at most while somebody works on it.
+const WORK: SignedDuration = SignedDuration::from_secs(60);
 
 pub(super) async fn check(
     cluster: &Cluster,
@@ -218,7 +218,7 @@ fn one(
     let (name, namespace) = (name.as_deref()?, namespace.as_deref()?);
     if let Some(since) = object.metadata.deletion_timestamp.as_ref().map(|time| time.0) {
         let waits = now.duration_since(since);
-        return (waits > DELETION).then(|| {
+        return (waits > WORK).then(|| {
             let held = finalizers.as_deref().unwrap_or_default().join(", ");
             Finding::failed(
                 CHECK,
@@ -230,6 +230,8 @@ fn one(
             )
         });
     }
+    let made = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let age = now.duration_since(made);
     let stored = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let found = |wanted: &str| {
         stored
@@ -251,7 +253,7 @@ fn one(
                 );
                 return Some(Finding::failed(CHECK, format!("{kind} {namespace}/{name}: {why}"), describe));
             }
-            None if stored.is_none() => {
+            None if stored.is_none() && age > WORK => {
                 return Some(Finding::failed(
                     CHECK,
                     format!("{kind} {namespace}/{name} has no status: nobody looks after it"),
@@ -313,7 +315,8 @@ mod tests {
     #[rstest]
     #[case::well(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), None)]
     #[case::bad(json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "TargetNotFound", "message": "no x"}]}}), Some("Ready=False/TargetNotFound: no x"))]
-    #[case::nobody(json!({}), Some("nobody looks after it"))]
+    #[case::nobody(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}), Some("nobody looks after it"))]
+    #[case::new(json!({"metadata": {"creationTimestamp": "2026-01-01T00:09:30Z"}}), None)]
     #[case::going(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:09:30Z"}}), None)]
     #[case::stuck(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["kagenti.io/cleanup"]}}), Some("waits for 600s to be deleted, for finalizer kagenti.io/cleanup"))]
     fn objects_that_are_not_well(#[case] object: Value, #[case] says: Option<&str>) {
