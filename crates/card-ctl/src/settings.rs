@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use agent_trust::verify::{LeafExpiry, Policy};
 use api_types::BindingScope;
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, Requests, duration};
+use controller_kit::cli::{Component, Requests, duration, rate_or_zero};
 
 use crate::fetch::{
     DenyList,
@@ -169,7 +169,7 @@ pub struct Settings {
     pub resign_restarts: Restarts,
 
     /// How many workloads restart per second for a signature or a label; 0 = no limit
-    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    #[arg(long, default_value_t = 10.0, value_parser = rate_or_zero)]
     pub resign_qps: f64,
 
     /// Shortest period of a card
@@ -223,13 +223,6 @@ pub struct Settings {
 
 /// Unspecified, loopback, link-local and multicast.
 const DENIED: &str = "0.0.0.0/8,127.0.0.0/8,169.254.0.0/16,224.0.0.0/4,::/128,::1/128,fe80::/10,ff00::/8";
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        _ => Err("give a number, 0 or more".to_owned()),
-    }
-}
 
 fn binding_scope(text: &str) -> Result<BindingScope, String> {
     match BindingScope::from(text) {

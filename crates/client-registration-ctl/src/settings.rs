@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, Requests, duration, duration_or_zero};
+use controller_kit::cli::{Component, Requests, duration, duration_or_zero, rate_or_zero};
 use rest_client::BaseUrl;
 
 use crate::trust::{AllowedRealms, TrustRules};
@@ -193,7 +193,7 @@ pub struct Settings {
     pub keycloak_timeout: Duration,
 
     /// Calls per second and Keycloak; 0 = no limit
-    #[arg(long, default_value_t = 20.0, value_parser = rate)]
+    #[arg(long, default_value_t = 20.0, value_parser = rate_or_zero)]
     pub keycloak_qps: f64,
 
     /// Calls at once
@@ -262,7 +262,7 @@ pub struct Settings {
     pub resync_period: Duration,
 
     /// How many running workloads restart per second for changed credentials; 0 = no limit
-    #[arg(long, default_value_t = 10.0, value_parser = rate)]
+    #[arg(long, default_value_t = 10.0, value_parser = rate_or_zero)]
     pub rollout_qps: f64,
 
     /// How many at once
@@ -275,11 +275,10 @@ pub struct Settings {
     pub watch_secrets: bool,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|rate| rate.is_finite() && *rate >= 0.0)
-        .ok_or_else(|| format!("{text:?} is no rate: write a number of 0 or more"))
+    /// Take the finalizer off the credentials Secrets of the watched namespaces, then exit; Secrets and clients stay
+    #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
+    pub cleanup_and_exit: bool,
 }
 
 /// A duration that is handed on as it was written.

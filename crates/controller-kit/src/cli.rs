@@ -24,6 +24,7 @@
 mod bind;
 mod duration;
 mod moved;
+mod rate;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 pub use bind::{Bind, BindParseError};
 pub use duration::{duration, duration_or_zero};
+pub use rate::rate_or_zero;
 
 use crate::scope::Scope;
 use crate::version;
@@ -112,7 +114,7 @@ pub struct CommonArgs {
     pub concurrency: u16,
 
     /// Requests per second to the API server (watches, leases and Events are not limited by it)
-    #[arg(long, default_value_t = 100.0, value_parser = rate)]
+    #[arg(long, default_value_t = 100.0, value_parser = rate::rate)]
     pub kube_qps: f64,
 
     /// Requests that may go out at once before --kube-qps holds
@@ -259,12 +261,5 @@ fn with_new_home(component: &Component, command: &mut clap::Command, error: clap
     match moved::explain(component.name, argument) {
         Some(text) => clap::Error::raw(ErrorKind::UnknownArgument, format!("{text}\n")).with_cmd(command),
         None => error,
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
-        _ => Err("give a number above 0".to_owned()),
     }
 }

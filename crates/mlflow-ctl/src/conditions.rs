@@ -1,6 +1,6 @@
 //! Condition `MLflowConfigured` on the AgentRuntime of a workload (MLflow §10). Pure.
 
-use api_types::conditions::set_condition;
+use api_types::conditions::{Truth, set_condition};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
@@ -32,27 +32,6 @@ pub mod reason {
     pub const USER_MANAGED: &str = "UserManaged";
     /// The workload is opted out.
     pub const OPTED_OUT: &str = "OptedOut";
-}
-
-/// Status of the condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Truth {
-    /// `True`.
-    True,
-    /// `False`.
-    False,
-    /// `Unknown`.
-    Unknown,
-}
-
-impl Truth {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
 }
 
 /// What a pass has to say.

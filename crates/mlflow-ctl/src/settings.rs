@@ -107,7 +107,7 @@ pub struct Settings {
     pub mlflow_resync_period: Duration,
 
     /// How many running workloads are changed per second; 0 = no limit
-    #[arg(long, default_value_t = 10.0, value_parser = rollout_rate)]
+    #[arg(long, default_value_t = 10.0, value_parser = cli::rate_or_zero)]
     pub rollout_qps: f64,
 
     /// How many of them may change at once before --rollout-qps holds
@@ -150,13 +150,6 @@ impl std::fmt::Display for TrackingAuth {
             Self::None => "none",
             Self::Value(value) => value,
         })
-    }
-}
-
-fn rollout_rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        _ => Err("give a number, 0 or more".to_owned()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
-use controller_kit::cli::{Component, Requests};
+use controller_kit::cli::{Component, Requests, rate_or_zero};
 
 /// This component.
 pub const COMPONENT: Component = Component {
@@ -86,19 +86,12 @@ pub struct Settings {
     pub rollout_on_spec_change: bool,
 
     /// How many enrolled workloads restart per second when configuration changes; 0 = no limit
-    #[arg(long, default_value_t = 20.0, value_parser = rollout_rate)]
+    #[arg(long, default_value_t = 20.0, value_parser = rate_or_zero)]
     pub rollout_qps: f64,
 
     /// How many of them may restart at once before --rollout-qps holds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollout_burst: u32,
-}
-
-fn rollout_rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        _ => Err("give a number, 0 or more".to_owned()),
-    }
 }
 
 impl Default for Settings {
