@@ -1,8 +1,8 @@
 //! The chart on a bare cluster, as the README's Helm path goes.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{Json as _, Ns, Stopwatch, kinds, secs, wait_for};
-use local_cluster::http;
+use local_cluster::{Profile, components, http};
 
 use crate::chart::{Helm, NAMESPACE, RELEASE};
 use crate::node::RealNode;
@@ -51,9 +51,32 @@ async fn packaging_25_quick_start() -> Result<()> {
     })
     .await?;
     port_plan(&ns, &pod).await?;
+    checked(&node).await?;
     helm_test(&helm, &node).await?;
     uninstall(&helm, &node, &ns).await?;
     node.cluster().stop().await
+}
+
+/// `kubectl kagenti check` finds nothing wrong: leaders, the webhook's Service, its certificate and bundle, admission on trial.
+async fn checked(node: &RealNode) -> Result<()> {
+    const PLUGIN: &str = "kubectl-kagenti";
+    let built = tokio::task::spawn_blocking(|| components::build(&[PLUGIN], Profile::Same)).await??;
+    let mut plugin = tokio::process::Command::new(built.path(PLUGIN)?);
+    plugin.args(["check", "--namespace=default"]).env("KUBECONFIG", node.cluster().kubeconfig());
+    let output = plugin.kill_on_drop(true).output().await.context("running the plugin")?;
+    let said = String::from_utf8(output.stdout).context("text")?;
+    let fine = [
+        "is held by",
+        "has 2 ready endpoints",
+        "trusted by the API server",
+        "gets its sidecars",
+        "AgentCards: 1",
+    ];
+    for text in fine {
+        ensure!(said.contains(text), "no {text:?} in {said}");
+    }
+    ensure!(output.status.success() && said.ends_with(" 0 failed, 0 unknown\n"), "{said}");
+    Ok(())
 }
 
 /// Applies what the README has right after `helm install --wait`. Helm waits for the webhook's Pods; that the node routes their
