@@ -299,7 +299,10 @@ metadata:
 {{- end }}
 {{- end -}}
 
-{{/* The Job that makes netpol-ctl delete its policies; used by its chart and, once it is off, by the umbrella. */}}
+{{/*
+The Job that makes a component clean up: netpol-ctl deletes its policies, client-registration-ctl takes finalizers off. Used by
+their charts and, once netpol-ctl is off, by the umbrella.
+*/}}
 {{- define "kagenti.cleanupJob" -}}
 {{- $ctx := .ctx -}}
 backoffLimit: 3

@@ -9,6 +9,7 @@ pub mod annotation;
 pub mod audience;
 pub mod authbridge_config;
 pub mod claim;
+pub mod cleanup;
 pub mod clients;
 pub mod conditions;
 pub mod config;

@@ -3,13 +3,17 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use controller_kit::{
-    cli,
-    commands::CommonCommand,
+    cli::{self, CommonArgs},
+    commands::{CommonCommand, connect, operator_namespace},
     controller::workers,
     process::{self, Process},
+    retire,
 };
 
+use api_types::registration::MANAGER;
+
 use crate::{
+    cleanup,
     context::{Context, Prepared},
     discovery,
     settings::{COMPONENT, Settings},
@@ -20,6 +24,10 @@ use crate::{
 const CA_POLL: Duration = Duration::from_secs(10);
 /// How long the first passes wait for what they decide by.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long `--cleanup-and-exit` tries.
+const EXIT_WITHIN: Duration = Duration::from_secs(120);
+/// The pause between its tries.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// The command line.
 pub type Cli = cli::Cli<Settings, CommonCommand>;
@@ -29,6 +37,7 @@ pub async fn main() -> ExitCode {
     let cli: Cli = cli::parse(&COMPONENT);
     let args = &cli.common;
     match &cli.command {
+        None if cli.own.cleanup_and_exit => clean_and_exit(args).await,
         None => serve(&cli).await,
         Some(command) => command.run(&COMPONENT, args).await,
     }
@@ -73,6 +82,45 @@ fn start(process: &Process, prepared: Prepared) {
             workers(&ctx, number, &stop).await;
         }
     });
+}
+
+/// `--cleanup-and-exit`: for the chart's hook, before the controller goes (packaging §15).
+async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
+    let client = match connect(&COMPONENT, args).await {
+        Ok(client) => client,
+        Err(code) => return code,
+    };
+    let namespace = operator_namespace(args);
+    let lease = COMPONENT.lease(&args.watch_namespaces);
+    let mut trouble = String::new();
+    let mut note = |text: String| {
+        eprintln!("{}: {text}", COMPONENT.name);
+        trouble = text;
+    };
+    let work = async {
+        // Or the running controller would put the finalizers on again.
+        if args.leader_elect {
+            let renewal = args.leader_elect_retry_period;
+            while let Err(text) = retire::take_over(&client, namespace, &lease, MANAGER, renewal).await {
+                note(text);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        loop {
+            match cleanup::run(&client, &args.watch_namespaces, usize::from(args.concurrency)).await {
+                Ok(count) => return count,
+                Err(text) => note(text),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    if let Ok(count) = tokio::time::timeout(EXIT_WITHIN, work).await {
+        println!("removed the finalizer from {count} Secrets; they stay, and so do the clients in Keycloak");
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("{}: not done within {EXIT_WITHIN:?}: {trouble}", COMPONENT.name);
+        ExitCode::FAILURE
+    }
 }
 
 #[cfg(test)]

@@ -273,6 +273,11 @@ pub struct Settings {
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1,
           require_equals = true, action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
     pub watch_secrets: bool,
+
+    /// Take the finalizer off the credentials Secrets of the watched namespaces, then exit; Secrets and clients stay
+    #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, action = ArgAction::Set, value_parser = clap::builder::BoolishValueParser::new())]
+    pub cleanup_and_exit: bool,
 }
 
 /// A duration that is handed on as it was written.

@@ -33,6 +33,7 @@ pub mod process;
 pub mod queue;
 pub mod readiness;
 pub mod reconcile;
+pub mod retire;
 pub mod scope;
 pub mod selftest;
 pub mod serve;

@@ -19,7 +19,6 @@ pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod reconcile;
-pub mod retire;
 pub mod settings;
 pub mod sources;
 pub mod verdict;

@@ -9,12 +9,13 @@ use controller_kit::{
     legacy_guard::LegacyGuard,
     process::{self, Process},
     readiness::Readiness,
+    retire,
 };
 
 use crate::{
     cleanup,
     context::Context,
-    retire,
+    naming::MANAGER,
     settings::{COMPONENT, Settings},
     watches, work,
 };
@@ -111,7 +112,7 @@ async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
         if args.leader_elect {
             let lease = COMPONENT.lease(&args.watch_namespaces);
             while let Err(text) =
-                retire::take_over(&client, namespace, &lease, args.leader_elect_retry_period).await
+                retire::take_over(&client, namespace, &lease, MANAGER, args.leader_elect_retry_period).await
             {
                 note(&text);
                 tokio::time::sleep(Duration::from_secs(2)).await;

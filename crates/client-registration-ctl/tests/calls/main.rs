@@ -11,6 +11,7 @@
 )]
 
 mod audience;
+mod cleanup;
 mod defaults;
 mod earlier;
 mod kept;

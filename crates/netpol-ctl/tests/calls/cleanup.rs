@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use api_types::enrolment::TargetKind::Deployment;
-use controller_kit::{lease::Leadership, scope::Scope};
-use netpol_ctl::{
-    cleanup::{self, CleanupError, Done},
-    retire,
-};
+use controller_kit::{lease::Leadership, retire, scope::Scope};
+use netpol_ctl::cleanup::{self, CleanupError, Done};
 use serde_json::json;
 
 use crate::stage::{CARDS, FALSE, POLICIES, Stage, TRUE};
@@ -102,8 +99,9 @@ async fn a_follower_deletes_nothing() {
 async fn the_hook_takes_the_lease() {
     const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/team1/leases/netpol-ctl.kagenti.dev";
     let stage = Stage::new();
-    let take =
-        async |wait| retire::take_over(&stage.ctx.client, "team1", "netpol-ctl.kagenti.dev", wait).await;
+    let take = async |wait| {
+        retire::take_over(&stage.ctx.client, "team1", "netpol-ctl.kagenti.dev", "netpol-ctl", wait).await
+    };
     take(Duration::from_secs(60)).await.unwrap();
     assert_eq!(stage.take_calls(), [format!("GET {LEASE}")], "there is none, nobody runs");
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

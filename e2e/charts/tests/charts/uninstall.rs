@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 const UNENROLL: &str = "--set=uninstall.cleanup=unenroll";
 const JOB: &str = "kagenti-runtime-ctl-unenroll";
+/// It takes the finalizers off the credentials Secrets.
+const SECRETS: &str = "kagenti-client-registration-ctl-cleanup";
 
 /// Objects of a hook.
 fn of_hook<'a>(objects: &'a Objects, hook: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -41,6 +43,7 @@ fn packaging_21_unenroll_is_a_job_with_few_rights() -> Result<()> {
     let wanted = [
         format!("ClusterRole {wide}"),
         format!("ClusterRoleBinding {wide}"),
+        format!("Job {SECRETS}"),
         format!("Job {JOB}"),
         format!("ServiceAccount {JOB}"),
     ];
@@ -55,7 +58,40 @@ fn packaging_21_unenroll_is_a_job_with_few_rights() -> Result<()> {
     // No NetworkPolicy of a component takes its Pod for one of its own.
     assert_eq!(text(job, "/spec/template/metadata/labels/app.kubernetes.io~1component"), "unenroll");
     let none = Helm::get()?.suite(&[])?;
-    assert_eq!(of_hook(&none, "pre-delete").count(), 0);
+    let names: Vec<&str> =
+        of_hook(&none, "pre-delete").map(|object| text(object, "/metadata/name")).collect();
+    assert_eq!(names, [SECRETS]);
+    Ok(())
+}
+
+/// client-registration §10: no Secret waits for a controller that is gone. The Job is one of the chart, with its account, after
+/// the agents were taken out; not where Secrets have no finalizer.
+#[test]
+fn client_registration_10_finalizers_go_with_the_release() -> Result<()> {
+    let helm = Helm::get()?;
+    let set = "--set=kagenti-crds-agent.enabled=false,client-registration-ctl.watchNamespaces={team2,team1}";
+    for (objects, scope) in [
+        (helm.suite(&[UNENROLL])?, None),
+        (helm.suite(&[set])?, Some("--watch-namespaces=team1,team2")),
+        (helm.template("client-registration-ctl", "alone", "kagenti-system", &[])?, None),
+    ] {
+        let job = objects.named("Job", SECRETS)?;
+        assert_eq!(text(job, "/metadata/annotations/helm.sh~1hook"), "pre-delete");
+        assert_eq!(text(job, "/metadata/annotations/helm.sh~1hook-weight"), "5");
+        let args = args(job);
+        for flag in ["--cleanup-and-exit=true", "--leader-elect=true"].into_iter().chain(scope) {
+            assert!(args.contains(&flag), "{flag}: {args:?}");
+        }
+        let pod =
+            &objects.named("Deployment", "kagenti-client-registration-ctl")?["spec"]["template"]["spec"];
+        assert_eq!(job["spec"]["template"]["spec"]["serviceAccountName"], pod["serviceAccountName"]);
+        let image = |pod: &Value| pod["containers"][0]["image"].clone();
+        assert_eq!(image(&job["spec"]["template"]["spec"]), image(pod));
+    }
+    for off in ["enabled=false", "cleanupOnUninstall=false", "watchSecrets=false"] {
+        let objects = helm.suite(&[&format!("--set=client-registration-ctl.{off}")])?;
+        assert!(objects.named("Job", SECRETS).is_err(), "{off}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The process contract (packaging §11, §12) of every program, as it is built. One table says what differs between them;
 //! each test goes over all of them.
 
+mod cleanup;
 mod command_line;
 mod doors;
 mod lifetime;

@@ -1,11 +1,10 @@
-//! Sending a running controller into retirement before its policies are deleted, or it would make them anew.
+//! Sending a running controller into retirement before what it made is taken away, or it would make it anew.
 //!
 //! Helm runs the hook that cleans up while the Deployment still runs. The hook takes the Lease: the leader notices at
 //! its next renewal and ends, and whoever starts after it waits until the Lease has expired, long after the hook.
 
 use std::time::Duration;
 
-use controller_kit::{apply::is_not_found, message::message_of};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -14,7 +13,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::naming::MANAGER;
+use crate::{apply::is_not_found, message::message_of};
 
 /// How long nobody else leads; the Deployment is gone by then.
 const SECONDS: u32 = 60;
@@ -23,7 +22,8 @@ pub const HOLDER: &str = "cleanup";
 /// The leader's running writes end within this time after it noticed (packaging §12).
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
-/// Takes the Lease, if there is one, and waits until its holder has noticed, which takes it `renewal` at most.
+/// Takes the Lease as field manager `manager`, if there is one, and waits until its holder has noticed, which takes it
+/// `renewal` at most.
 ///
 /// # Errors
 /// What the API server says, in words.
@@ -31,6 +31,7 @@ pub async fn take_over(
     client: &Client,
     namespace: &str,
     name: &str,
+    manager: &str,
     renewal: Duration,
 ) -> Result<(), String> {
     let api = Api::<Lease>::namespaced(client.clone(), namespace);
@@ -49,7 +50,7 @@ pub async fn take_over(
             "leaseTransitions": spec.lease_transitions.unwrap_or_default().saturating_add(1),
         },
     });
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
     match api.patch(name, &params, &Patch::Merge(&body)).await {
         Ok(_) => {}
         Err(error) if is_not_found(&error) => return Ok(()),
