@@ -12,6 +12,8 @@ use crate::texts::{Text, of_crate};
 
 /// The graph of what is linked, and the sources of every crate. Crates go by name and version: `tokio 1.47.0`.
 pub(crate) struct Linked {
+    workspace: PathBuf,
+    target: String,
     graph: BTreeMap<String, BTreeSet<String>>,
     packages: BTreeMap<String, Package>,
 }
@@ -64,38 +66,36 @@ impl Linked {
     /// whole workspace chooses them, as when the images are built. Nothing is downloaded that a build did not need; what
     /// only tests need is, once.
     pub(crate) fn read(workspace: &Path, target: &str) -> Result<Self> {
-        let arguments = ["tree", "--workspace", "--locked", "--edges=normal,no-proc-macro", "--prefix=depth"];
-        let tree = output(
-            "cargo",
-            "CARGO",
-            &[&arguments[..], &["--format= {p}", "--target", target]].concat(),
-            workspace,
-        )?;
         let arguments = ["metadata", "--locked", "--format-version=1", "--filter-platform", target];
         let metadata: Metadata = serde_json::from_str(&output("cargo", "CARGO", &arguments, workspace)?)
             .context("cargo metadata")?;
-        let mut graph = graph(&tree)?;
+        let mut graph = tree(workspace, target, &["--workspace"])?;
         add_native(&mut graph, &metadata);
         let packages = metadata.packages.into_iter().map(|package| (package.key(), package)).collect();
-        Ok(Self { graph, packages })
+        Ok(Self { workspace: workspace.to_owned(), target: target.to_owned(), graph, packages })
     }
 
     /// The crates of a program, sorted, without the workspace's own.
+    ///
+    /// What one of our crates needs for a feature that this program did not ask for is compiled, never called, and left
+    /// out by the linker: OpenSSL, where nothing verifies. So our crates count with the features of this program alone.
     pub(crate) fn crates(&self, program: &str) -> Result<Vec<String>> {
-        let own = |package: &&Package| package.name == program && package.source.is_none();
-        let root = self.packages.values().find(own);
+        let named = |package: &&Package| package.name == program && package.source.is_none();
+        let root = self.packages.values().find(named);
         let root = root.with_context(|| format!("the workspace has no package {program}"))?.key();
+        let own = tree(&self.workspace, &self.target, &["--package", program])?;
+        let foreign = |name: &str| self.packages.get(name).is_none_or(|package| package.source.is_some());
         let mut found = BTreeSet::from([root.as_str()]);
         let mut open = vec![root.as_str()];
         while let Some(next) = open.pop() {
-            for name in self.graph.get(next).into_iter().flatten() {
+            let graph = if foreign(next) { &self.graph } else { &own };
+            for name in graph.get(next).into_iter().flatten() {
                 if found.insert(name) {
                     open.push(name);
                 }
             }
         }
-        let foreign = |name: &&str| self.packages.get(*name).is_none_or(|package| package.source.is_some());
-        Ok(found.into_iter().filter(foreign).map(str::to_owned).collect())
+        Ok(found.into_iter().filter(|name| foreign(name)).map(str::to_owned).collect())
     }
 
     /// A crate with the texts it ships.
@@ -148,6 +148,12 @@ impl Package {
         let root = repository.split("/tree/").next().unwrap_or(repository);
         Some(root.trim_end_matches('/').trim_end_matches(".git"))
     }
+}
+
+/// What is linked when the chosen packages choose the features.
+fn tree(workspace: &Path, target: &str, chosen: &[&str]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let arguments = ["tree", "--locked", "--edges=normal,no-proc-macro", "--prefix=depth", "--format= {p}"];
+    graph(&output("cargo", "CARGO", &[&arguments, chosen, &["--target", target]].concat(), workspace)?)
 }
 
 /// Reads lines such as `2 bytes v1.10.1 (*)`: depth, crate, and what does not matter here. Below a crate that was shown
