@@ -3,7 +3,10 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -115,6 +118,7 @@ pub struct Context {
     pub revisions: Memory<Unit, u64>,
     trust: RwLock<Arc<TrustRules>>,
     public_url: RwLock<Option<BaseUrl>>,
+    public_url_looked: AtomicBool,
     domain: RwLock<PlatformDomain>,
     cluster_id: RwLock<Option<String>>,
 }
@@ -187,6 +191,7 @@ impl Context {
             revisions: Memory::default(),
             trust: RwLock::new(Arc::new(trust)),
             public_url: RwLock::new(BaseUrl::parse(&settings.keycloak_public_url).ok()),
+            public_url_looked: AtomicBool::new(!settings.keycloak_public_url.is_empty()),
             domain: RwLock::new(domain),
             cluster_id: RwLock::new(Some(settings.cluster_id.clone()).filter(|id| !id.is_empty())),
             common: Common::new(handles, "clientregistration"),
@@ -225,6 +230,16 @@ impl Context {
             self.refresh_trust();
         }
         news
+    }
+
+    /// Whether the public URL was given, or looked for once: before that no URL is called untrusted.
+    pub fn looked_for_public_url(&self) -> bool {
+        self.public_url_looked.load(Ordering::Acquire)
+    }
+
+    /// Notes that the first look for the public URL is over.
+    pub fn note_public_url_look(&self) {
+        self.public_url_looked.store(true, Ordering::Release);
     }
 
     /// The platform's trust domain.

@@ -25,23 +25,47 @@ use crate::{context::Context, identity::PlatformDomain};
 const KEYCLOAK: &str = "keycloak";
 /// First waits when something that is needed at once was not found out.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often it is asked whether the first round is over.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until what passes decide by was looked for once, but no longer than `patience`: they would say otherwise what is
+/// taken back a moment later.
+pub async fn settled(ctx: &Context, patience: Duration) {
+    let known = || {
+        ctx.looked_for_public_url()
+            && ctx.domain() != PlatformDomain::Looking
+            && (ctx.cluster_id().is_some() || ctx.scope.is_namespaced())
+    };
+    let wait = async {
+        while !known() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let _ = tokio::time::timeout(patience, wait).await;
+}
 
 /// Looks for the public URL until it is found, and for another one after that; never ends.
 pub async fn public_url(ctx: Arc<Context>) {
     loop {
         let pause = match look_for_public_url(&ctx).await {
             Ok(Some(url)) => {
-                if ctx.set_public_url(url.clone()) {
+                let news = ctx.set_public_url(url.clone());
+                ctx.note_public_url_look();
+                if news {
                     tracing::info!(%url, "found the public URL of Keycloak");
                     ctx.wake_namespaces();
                     ctx.wake_all(None);
                 }
                 LOOK_FOR_CHANGE
             }
-            Ok(None) => LOOK_AGAIN,
+            Ok(None) => {
+                ctx.note_public_url_look();
+                LOOK_AGAIN
+            }
             Err(error) => {
                 tracing::debug!("cannot look for the public URL of Keycloak: {}", message_of(&error));
-                LOOK_AGAIN
+                // Passes wait for the first round.
+                if ctx.looked_for_public_url() { LOOK_AGAIN } else { RETRY }
             }
         };
         tokio::time::sleep(jitter(pause, 0.1)).await;

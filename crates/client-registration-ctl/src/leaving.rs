@@ -32,7 +32,7 @@ use crate::{
     secret::{Place, SecretMeta},
     settings::DeletionPolicy,
     sharing,
-    trust::Server,
+    trust::{Refusal, Server},
     workload::{Unit, Workload, WorkloadKey},
     write,
 };
@@ -217,7 +217,7 @@ pub async fn unenrol(
 /// The registration goes over to the Pod: the client stays, without our marks.
 async fn release(ctx: &Context, secret: &SecretMeta) -> Result<(), Error> {
     let Some(place) = secret.place() else { return Ok(()) };
-    let Some(server) = trusted(ctx, &place) else { return Ok(()) };
+    let Some(server) = trusted(ctx, &place)? else { return Ok(()) };
     if let Some(client) = ours(ctx, &server, &place, &secret.key.namespace).await?
         && client.attributes.has_ours()
     {
@@ -324,12 +324,14 @@ pub async fn delete_client(
     place: &Place,
     scope_of: Option<&SecretMeta>,
 ) -> Result<(), Error> {
-    let Some(server) = trusted(ctx, place) else { return Ok(()) };
+    let Some(server) = trusted(ctx, place)? else { return Ok(()) };
     if sharing::is_used_by_others(ctx, key, &place.uuid) {
         return Ok(());
     }
+    let Some(cluster_id) = ctx.cluster_id() else {
+        return Err(unknown("the mark of this cluster's clients is not known: set --cluster-id").into());
+    };
     let client = ours(ctx, &server, place, &key.namespace).await?;
-    let Some(cluster_id) = ctx.cluster_id() else { return Ok(()) };
     match &client {
         Some(client) if !client::is_deletable(client, &cluster_id) => return Ok(()),
         Some(client) => {
@@ -350,15 +352,23 @@ pub async fn delete_client(
     Ok(())
 }
 
+/// What is not known yet may be known at the next try.
+fn unknown(what: &str) -> KeycloakError {
+    KeycloakError::Transient { operation: "delete the client", detail: what.to_owned() }
+}
+
 /// The server that an annotation names, when it is trusted (§2.4).
-fn trusted(ctx: &Context, place: &Place) -> Option<Server> {
+fn trusted(ctx: &Context, place: &Place) -> Result<Option<Server>, KeycloakError> {
     match ctx.trust().check(&place.url, &place.realm) {
-        Ok(server) => Some(server),
+        Ok(server) => Ok(Some(server)),
+        Err(Refusal::Url { .. }) if !ctx.looked_for_public_url() => {
+            Err(unknown("Keycloak's public URL was not looked for yet"))
+        }
         Err(refusal) => {
             tracing::warn!(
                 "a credentials Secret names a Keycloak that is not trusted, it is left alone: {refusal}"
             );
-            None
+            Ok(None)
         }
     }
 }

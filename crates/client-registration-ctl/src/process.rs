@@ -77,6 +77,7 @@ fn start(process: &Process, prepared: Prepared) {
     process.spawn_until_stop("workers", |stop| async move {
         if ctx.watches_settled(&stop).await
             && stop.run_until_cancelled(ctx.around.settled(PATIENCE)).await.is_some()
+            && stop.run_until_cancelled(discovery::settled(&ctx, PATIENCE)).await.is_some()
         {
             tracing::info!(workloads = ctx.index.workloads.len(), "watches have delivered");
             workers(&ctx, number, &stop).await;

@@ -186,6 +186,9 @@ fn resolve(
             return Ok(Err(Verdict::failing(Reason::WaitingForConfig, message)));
         }
         Err(Problem::Invalid(message)) => return Ok(Err(Verdict::failing(Reason::InvalidConfig, message))),
+        Err(Problem::Refused(Refusal::Url { .. })) if !ctx.looked_for_public_url() => {
+            return Err(PassError::NotSynced("the public URL of Keycloak").into());
+        }
         Err(Problem::Refused(refusal)) => {
             let reason = match &refusal {
                 Refusal::Url { .. } | Refusal::PlainHttp { .. } => Reason::UntrustedKeycloakURL,

@@ -231,6 +231,43 @@ async fn a_workload_made_anew_waits_for_the_old_secret() {
     assert_ne!(stage.credential("w", "client-secret.txt"), old);
 }
 
+/// What is not known yet at the start of the process is waited for as an outage is, and counted in the end.
+#[tokio::test]
+async fn a_client_is_not_left_behind_for_what_is_not_known_yet() {
+    for flag in ["--cluster-id=", "--keycloak-url=http://keycloak-service.other.svc:8080"] {
+        let stage = Stage::new().await;
+        stage.agent("w");
+        stage.pass("w").await;
+        stage.remove_deployment("w");
+        stage.delete_secret("w");
+        let again = stage.restarted(&[flag]);
+        assert!(again.finish("w").await.is_some_and(|wait| wait <= Duration::from_secs(10)), "{flag}");
+        assert!(again.has(&Stage::secret_path("w")), "{flag}");
+        again.change_secret("w", json!({"metadata": {"deletionTimestamp": "1969-12-31T23:00:00Z"}}));
+        assert_eq!(again.finish("w").await, None, "{flag}");
+        assert!(!again.has(&Stage::secret_path("w")), "{flag}");
+        let metrics = again.ctx.watches.metrics.openmetrics().unwrap();
+        assert!(metrics.contains("client_registration_orphans_total 1"), "{flag}: {metrics}");
+    }
+}
+
+/// README decision 9: a restart says nothing, also before Keycloak's public URL was looked for.
+#[tokio::test]
+async fn no_url_is_called_untrusted_before_the_public_one_was_looked_for() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.agent("w");
+    stage.pass("w").await;
+    let again = stage.restarted(&["--keycloak-url=http://keycloak-service.other.svc:8080"]);
+    again.config(&[("KEYCLOAK_URL", &again.keycloak.url)]);
+    again.try_pass("w").await.expect_err("another try");
+    assert_eq!(again.condition_of(&runtime, "ClientRegistered"), pair("True", "Registered"));
+    assert!(again.events().await.is_empty());
+    again.ctx.note_public_url_look();
+    again.pass("w").await;
+    assert_eq!(again.condition_of(&runtime, "ClientRegistered"), pair("False", "UntrustedKeycloakURL"));
+}
+
 /// The answer to an own write may tell of a deletion before the watch does, whose event is no news then.
 #[tokio::test]
 async fn a_deletion_that_an_own_write_tells_of_is_finished() {

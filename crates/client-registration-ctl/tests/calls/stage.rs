@@ -80,6 +80,10 @@ impl Stage {
         let stage = Self { ctx, keycloak, api, url };
         stage.ctx.around.assume_read();
         stage.ctx.set_domain(PlatformDomain::Absent);
+        // Given by a flag it is told from the beginning; a test of the first look gives another Keycloak.
+        if !given("--keycloak-url") || flags.contains(&"--keycloak-url=") {
+            stage.ctx.note_public_url_look();
+        }
         stage.ctx.around.put_namespace(NS, Some(&map(&[(label::NAMESPACE_ENABLED, "true")])), false);
         stage.config(&[]);
         stage.admin("1", "hunter2");
