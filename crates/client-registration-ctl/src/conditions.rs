@@ -109,7 +109,13 @@ pub fn next(before: &[Condition], report: &Report, generation: i64, now: Timesta
             changed |=
                 set_condition(&mut conditions, condition(condition::AUDIENCE_SCOPE_READY, verdict), now);
         }
-        Audience::AsBefore => {}
+        // It still holds; its own pass may come an hour after a change of the AgentRuntime.
+        Audience::AsBefore => {
+            for said in conditions.iter_mut().filter(|said| said.type_ == condition::AUDIENCE_SCOPE_READY) {
+                changed |= said.observed_generation != Some(generation);
+                said.observed_generation = Some(generation);
+            }
+        }
         Audience::Absent => {
             let count = conditions.len();
             conditions.retain(|condition| condition.type_ != condition::AUDIENCE_SCOPE_READY);
@@ -147,6 +153,12 @@ mod tests {
         assert_eq!(next(&first, &report, 1, at(9)), None);
         let unlooked = Report::new(Verdict::yes(Reason::Registered, "m"));
         assert_eq!(next(&first, &unlooked, 1, at(9)), None, "what was not looked at stays");
+        let newer = applied(&next(&first, &unlooked, 2, at(9)).unwrap());
+        assert!(
+            newer.iter().all(|said| said.observed_generation == Some(2)),
+            "it holds for the new generation"
+        );
+        assert_eq!(newer[1].last_transition_time, Time(at(1)));
         let other = Report::new(Verdict::failing(Reason::KeycloakForbidden, "m"));
         let second = applied(&next(&first, &other, 1, at(9)).unwrap());
         assert_eq!(second.len(), 2, "an apply repeats what stays");

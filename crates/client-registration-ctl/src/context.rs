@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     authbridge_config,
+    conditions::Audience,
     error::Error,
     events::Announcer,
     identity::PlatformDomain,
@@ -104,14 +105,16 @@ pub struct Context {
     pub taken: Memory<Unit, ()>,
     /// Audience scopes that are not ready.
     pub audience_pending: Memory<Unit, ()>,
+    /// What was last found out about audience scopes.
+    pub audience: Memory<Unit, Audience>,
     /// Since when a workload is no agent any more.
     pub leaving: Memory<Unit, Instant>,
+    /// Secrets that are gone while their client is not, where they are not watched.
+    pub left: Memory<Unit, leaving::Left>,
     /// Since when an earlier client of a workload cannot be deleted.
     pub earlier: Memory<Unit, Instant>,
     /// Clients that passes are at work on.
     pub turns: Turns,
-    /// Secrets that are gone while their client is not, where they are not watched.
-    pub left: Memory<Unit, leaving::Left>,
     /// Since when the first Pod of a workload is waited for.
     pub waiting_for_pods: Memory<WorkloadKey, Instant>,
     /// Highest revision of credentials that were ever delivered.
@@ -183,6 +186,7 @@ impl Context {
             checked: Memory::default(),
             taken: Memory::default(),
             audience_pending: Memory::default(),
+            audience: Memory::default(),
             leaving: Memory::default(),
             left: Memory::default(),
             earlier: Memory::default(),
@@ -316,6 +320,7 @@ impl Context {
         self.checked.remove(unit);
         self.taken.remove(unit);
         self.audience_pending.remove(unit);
+        self.audience.remove(unit);
         self.leaving.remove(unit);
         self.earlier.remove(unit);
         self.metrics.set_state(unit, None);

@@ -258,6 +258,7 @@ async fn finish(
     } else {
         ctx.audience_pending.remove(&subject.unit);
     }
+    ctx.audience.insert(subject.unit.clone(), audience.clone());
     let report = Report { registered: registered(subject), audience };
     end(ctx, &subject.unit, &subject.workloads, report, None).await?;
     match scope {

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use api_types::{
     credentials::{self, Eligibility},
     enrolment::TargetKind,
-    registration::annotation as own,
+    registration::{annotation as own, condition},
 };
 use controller_kit::{backoff::jitter, controller::PassError, surroundings::NamespaceState};
 use tokio::time::Instant;
 
 use crate::{
-    conditions::{Report, Truth, Verdict},
+    conditions::{Audience, Report, Truth, Verdict},
     config::{Config, Problem},
     context::{Checked, Context},
     delivery,
@@ -248,15 +248,28 @@ async fn settled(ctx: &Context, subject: &Subject, secret: &SecretMeta, due: Ins
         // An apply repeats the data, which only a full look reads.
         return exchange(ctx, subject).await;
     }
+    let known = ctx.audience.get(&subject.unit);
+    if known.is_none() && subject.config.audience && lacks_audience(ctx, &subject.workloads) {
+        // An AgentRuntime that came while no process looked has nobody else to tell it.
+        return exchange(ctx, subject).await;
+    }
+    let report = Report { registered: registered(subject), audience: known.unwrap_or(Audience::AsBefore) };
     ctx.revisions.insert(subject.unit.clone(), secret.revision());
     let mut again = due.saturating_duration_since(Instant::now());
     if let Some(wait) = delivery::templates(ctx, subject, secret.revision(), false).await? {
         again = again.min(wait);
     }
-    let said =
-        end(ctx, &subject.unit, &subject.workloads, Report::new(registered(subject)), Some(again)).await?;
+    let said = end(ctx, &subject.unit, &subject.workloads, report, Some(again)).await?;
     let earlier = delivery::previous(ctx, subject, secret).await?;
     Ok(said.into_iter().chain(earlier).min())
+}
+
+/// An AgentRuntime of these says nothing about the audience scope.
+fn lacks_audience(ctx: &Context, workloads: &[Arc<Workload>]) -> bool {
+    let runtimes = workloads.iter().filter_map(|workload| ctx.index.runtime_of(&workload.key));
+    runtimes
+        .into_iter()
+        .any(|runtime| !runtime.conditions.iter().any(|of| of.type_ == condition::AUDIENCE_SCOPE_READY))
 }
 
 pub(crate) fn registered(subject: &Subject) -> Verdict {

@@ -116,6 +116,28 @@ async fn platform_clients_get_every_audience() {
     assert_eq!(again.condition_of(&runtime, "AudienceScopeReady"), pair("True", "Attached"));
 }
 
+/// §12: an AgentRuntime that comes after its workload is told of the scope, too.
+#[tokio::test]
+async fn a_later_agent_runtime_is_told_of_the_scope() {
+    let stage = Stage::new().await;
+    stage.agent("w");
+    stage.pass("w").await;
+    let runtime = stage.runtime("w", json!({}));
+    stage.keycloak.take();
+    stage.pass("w").await;
+    assert!(stage.keycloak.take().is_empty(), "what is known is not asked for");
+    assert_eq!(stage.condition_of(&runtime, "AudienceScopeReady"), pair("True", "Attached"));
+
+    // One that came while no process ran.
+    stage.agent("x");
+    stage.pass("x").await;
+    let runtime = stage.runtime("x", json!({}));
+    let again = stage.restarted(&[]);
+    again.pass("x").await;
+    assert_eq!(again.condition_of(&runtime, "AudienceScopeReady"), pair("True", "Attached"));
+    assert!(again.calls("x").await.is_empty());
+}
+
 /// §7.1: another workload's scope bears the name.
 #[tokio::test]
 async fn a_name_that_is_taken_is_not_stolen() {
