@@ -115,6 +115,8 @@ pub struct Context {
     pub earlier: Memory<Unit, Instant>,
     /// Clients that passes are at work on.
     pub turns: Turns,
+    /// Workloads whose template named its Secret when it was last looked at.
+    pub named: Memory<WorkloadKey, ()>,
     /// Since when the first Pod of a workload is waited for.
     pub waiting_for_pods: Memory<WorkloadKey, Instant>,
     /// Highest revision of credentials that were ever delivered.
@@ -188,6 +190,7 @@ impl Context {
             audience_pending: Memory::default(),
             audience: Memory::default(),
             leaving: Memory::default(),
+            named: Memory::default(),
             left: Memory::default(),
             earlier: Memory::default(),
             turns: Turns::default(),

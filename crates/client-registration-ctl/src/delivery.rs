@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    annotation::{self, Wish},
+    annotation::{self, Marks, Wish},
     claim,
     context::Context,
     error::Error,
@@ -126,6 +126,13 @@ async fn template(
     look: bool,
 ) -> Result<Option<Duration>, Error> {
     let mut wish = annotation::wish(ctx.settings.template_annotation, workload, secret, revision);
+    if workload.template_secret() == Some(secret) {
+        ctx.named.insert(workload.key.clone(), ());
+    }
+    if wish == Wish::LookAtPods && ctx.named.get(&workload.key).is_some() {
+        // It was needed, and somebody has taken it off: the Pods of before would tell nothing.
+        wish = Wish::Write(Marks { secret: Some(secret.to_owned()), revision: None });
+    }
     if wish == Wish::LookAtPods {
         let since = match ctx.waiting_for_pods.get(&workload.key) {
             Some(since) => since,

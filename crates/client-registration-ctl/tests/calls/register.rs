@@ -10,6 +10,23 @@ use crate::stage::{DEPLOYMENTS, SECRETS, Stage};
 
 const REVISION: &str = "kagenti.io/keycloak-client-credentials-revision";
 
+/// §12: without the webhook a replaced manifest must not leave new Pods without credentials until the next full check.
+#[tokio::test]
+async fn an_annotation_that_somebody_takes_off_comes_back() {
+    let stage = Stage::with(&["--template-annotation=auto"]).await;
+    stage.deployment("w", json!({"spec": {"replicas": 0}}));
+    stage.pass("w").await;
+    let name = "kagenti.io/keycloak-client-credentials-secret-name";
+    assert!(stage.template_annotation("w", name).is_some());
+    stage.pass("w").await;
+    let replaced = json!({"replicas": 1, "template": {"metadata": {"annotations": {name: null}}}});
+    stage.deployment("w", json!({"spec": replaced}));
+    stage.keycloak.take();
+    stage.pass("w").await;
+    assert!(stage.template_annotation("w", name).is_some());
+    assert!(stage.keycloak.take().is_empty());
+}
+
 /// Scenario 1, and §17: six calls for a new workload, the Secret before the annotation.
 #[tokio::test]
 async fn a_new_agent_costs_six_calls() {
