@@ -53,7 +53,12 @@ impl Check {
         findings.extend(webhooks::judge(&webhooks, &found, now));
         let tried = self.namespace.as_deref().unwrap_or(cluster.default_namespace());
         if webhooks.is_configured() {
-            findings.extend(admission::check(&cluster, tried).await?);
+            // Where somebody said to look is looked.
+            let unsuited = admission::unsuited(tried, &found).filter(|_| self.namespace.is_none());
+            match unsuited {
+                Some(unsuited) => findings.push(unsuited),
+                None => findings.extend(admission::check(&cluster, tried).await?),
+            }
         }
         if let Some(namespace) = &self.namespace {
             findings.extend(namespace::check(&cluster, namespace, &found, now).await?);

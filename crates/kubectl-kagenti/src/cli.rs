@@ -23,7 +23,8 @@ struct Cli {
 enum Command {
     /// Print the versions of this plugin and of the installed components
     ///
-    /// Warns when two of them are more than one minor version apart, which no release is made for.
+    /// Warns when two of them are more than one minor version apart, which no release is made for, and of a rollout that has not
+    /// ended.
     ///
     /// Exit code: 0, 1 when there is a warning or something could not be found out, 2 when the cluster cannot be asked.
     Version(Version),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use api_types::names::DEFAULT_OPERATOR_NAMESPACE;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::Serialize;
 
@@ -78,6 +78,9 @@ pub(crate) struct Component {
     /// What its Deployment says about Pods that cannot be made.
     #[serde(skip)]
     pub(crate) trouble: Vec<String>,
+    /// What is left of a rollout that has not ended; what is ready may be of before.
+    #[serde(skip)]
+    pub(crate) rollout: Option<String>,
 }
 
 impl Component {
@@ -102,11 +105,10 @@ impl Component {
         Some(Self {
             namespace: meta.namespace.clone()?,
             deployment: meta.name.clone()?,
-            version,
-            image,
             leader_elect: flag(args, "--leader-elect") == Some("true"),
             certificate: flag(args, "--webhook-cert-secret").map(str::to_owned).or_else(|| mounted(pod, own)),
             trouble: trouble(deployment),
+            rollout: rollout(deployment, if version.is_empty() { &image } else { &version }),
             ready: deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default(),
             replicas: spec.replicas.unwrap_or(1),
             watches: watches
@@ -116,6 +118,8 @@ impl Component {
                 .map(str::to_owned)
                 .collect(),
             name: component,
+            version,
+            image,
         })
     }
 
@@ -149,6 +153,25 @@ fn trouble(deployment: &Deployment) -> Vec<String> {
     let failures =
         conditions.filter(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
     failures.filter_map(|condition| condition.message.clone()).collect()
+}
+
+/// How far a rollout to a version is that has not ended. Pods of before stay until new ones are ready, so readiness says nothing.
+fn rollout(deployment: &Deployment, version: &str) -> Option<String> {
+    let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+    let status = deployment.status.as_ref();
+    let count = |field: fn(&DeploymentStatus) -> Option<i32>| status.and_then(field).unwrap_or_default();
+    let (all, new) = (count(|status| status.replicas), count(|status| status.updated_replicas));
+    let observed = status.and_then(|status| status.observed_generation).unwrap_or_default();
+    if replicas == 0 {
+        None
+    } else if observed < deployment.metadata.generation.unwrap_or_default() {
+        Some(format!("rollout to {version} not begun"))
+    } else if new < replicas || new < all {
+        let old = (all - new).max(0);
+        Some(format!("rollout to {version} under way ({new}/{replicas} Pods made, {old} older left)"))
+    } else {
+        None
+    }
 }
 
 /// The tag of an image; none when a digest alone names it.
@@ -227,7 +250,7 @@ pub(crate) mod tests {
             "spec": {"selector": {}, "template": {"spec": {"containers": [
                 {"name": "mesh", "image": "mesh:9.9.9"}, {"name": component, "image": image, "args": args},
             ]}}},
-            "status": {"readyReplicas": 1},
+            "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1},
         }))
         .expect("a Deployment")
     }
@@ -290,6 +313,29 @@ pub(crate) mod tests {
         assert_eq!(files.certificate.as_deref(), Some("mine"));
         assert_eq!(files.trouble, ["exceeded quota"]);
         assert!(!files.leader_elect);
+    }
+
+    /// A Pod of before is ready, and what was asked for is not there, or not yet.
+    #[rstest]
+    #[case::ended(json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "observedGeneration": 2}), None)]
+    #[case::surge(json!({"replicas": 2, "updatedReplicas": 1, "readyReplicas": 1, "observedGeneration": 2}),
+        Some("rollout to 0.2.0 under way (1/1 Pods made, 1 older left)"))]
+    #[case::none_made(json!({"replicas": 1, "readyReplicas": 1, "observedGeneration": 2}),
+        Some("rollout to 0.2.0 under way (0/1 Pods made, 1 older left)"))]
+    #[case::stale(json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "observedGeneration": 1}),
+        Some("rollout to 0.2.0 not begun"))]
+    #[case::unseen(json!({}), Some("rollout to 0.2.0 not begun"))]
+    fn rollouts(#[case] status: Value, #[case] expected: Option<&str>) {
+        let mut live = serde_json::to_value(deployment("card-ctl", "x:0.2.0", &json!([]))).expect("JSON");
+        live["metadata"]["generation"] = 2.into();
+        live["status"] = status;
+        let component = |live: &Value| {
+            let live: Deployment = serde_json::from_value(live.clone()).expect("a Deployment");
+            Component::of(&live).expect("a component")
+        };
+        assert_eq!(component(&live).rollout.as_deref(), expected);
+        live["spec"]["replicas"] = 0.into();
+        assert_eq!(component(&live).rollout, None, "nothing is asked for");
     }
 
     #[rstest]

@@ -122,10 +122,11 @@ impl Uninstall {
             Ok(leases) => {
                 let relevant: Vec<Holder> =
                     leases.into_iter().filter(|lease| lease.concerns(wanted, &found.components)).collect();
-                let alive = holder::alive(cluster, relevant).await?;
-                if !alive.is_empty() {
-                    return Err(Refused::Running(alive).into());
+                let seen = holder::watch(cluster, relevant).await?;
+                if !seen.renewed.is_empty() {
+                    return Err(Refused::Running(seen.renewed).into());
                 }
+                unknown.extend(seen.unknown);
             }
             Err(why) => unknown.push(why),
         }

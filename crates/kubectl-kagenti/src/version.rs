@@ -123,9 +123,16 @@ fn skew_with(plugin: &str, components: &[Component]) -> Vec<String> {
     warnings
 }
 
-/// A component without a version is not known to fit.
+/// A component without a version is not known to fit; while one is rolled out not all of it has its version.
 fn judge(plugin: &str, found: Found) -> Report {
-    let warnings = skew_with(plugin, &found.components);
+    let mut warnings = skew_with(plugin, &found.components);
+    warnings.extend(found.components.iter().filter_map(|component| {
+        let Component { name, namespace, rollout, .. } = component;
+        let rollout = rollout.as_ref()?;
+        Some(format!(
+            "{name} in namespace {namespace}: {rollout}; `kubectl kagenti check` says what holds it up"
+        ))
+    }));
     let mut unknown: Vec<String> = found.unknown.into_iter().collect();
     for component in found.components.iter().filter(|component| component.version.is_empty()) {
         unknown.push(format!(
@@ -176,6 +183,20 @@ mod tests {
         assert_eq!(report.warnings, Vec::<String>::new());
         assert_eq!(report.unknown.len(), 2);
         assert!(report.unknown[1].contains("the version of card-ctl"), "{:?}", report.unknown);
+    }
+
+    #[test]
+    fn a_rollout_that_has_not_ended_is_warned_of() {
+        let mut found = installed(&[("card-ctl", "0.3.0")]);
+        found.components[0].rollout = Some("rollout to 0.3.0 not begun".to_owned());
+        let report = judge("0.3.0", found);
+        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+        assert!(
+            report.warnings[0]
+                .starts_with("card-ctl in namespace kagenti-system: rollout to 0.3.0 not begun; "),
+            "{:?}",
+            report.warnings
+        );
     }
 
     #[test]

@@ -7,12 +7,35 @@ use api_types::names::{annotation, label};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NoCluster, Reply, Right};
+use crate::installation::Found;
 
 use super::finding::Finding;
+use super::webhooks::COMPONENT;
 
 const CHECK: &str = "admission";
 /// What the webhook says of a kind that cannot be enrolled.
 const WARNING: &str = "cannot be enrolled";
+/// To look where agents are.
+const CHOOSE: &str = "kubectl kagenti check -n <a namespace of agents>";
+
+/// Why nothing is tried in a namespace that nobody chose: the webhook leaves it alone on purpose.
+pub(super) fn unsuited(namespace: &str, found: &Found) -> Option<Finding> {
+    let webhooks = || found.components.iter().filter(|component| component.name == COMPONENT);
+    let why = if namespace.starts_with("kube-") {
+        "it is one of Kubernetes"
+    } else if webhooks().any(|webhook| webhook.namespace == namespace) {
+        "authbridge-webhook itself is there"
+    } else if webhooks().next().is_some() && !webhooks().any(|webhook| webhook.covers(namespace)) {
+        "no authbridge-webhook looks after it"
+    } else {
+        return None;
+    };
+    Some(Finding::warning(
+        CHECK,
+        format!("nothing is tried in namespace {namespace} of the kubeconfig: {why}; give -n"),
+        CHOOSE,
+    ))
+}
 
 pub(super) async fn check(cluster: &Cluster, namespace: &str) -> Result<Vec<Finding>, NoCluster> {
     let runtime = json!({
@@ -63,7 +86,7 @@ fn refusal(what: &str, resource: &'static str, namespace: &str, reply: &Reply) -
         return Finding::failed(
             CHECK,
             format!("{what} cannot be tried in namespace {namespace}: {message}"),
-            "kubectl kagenti check -n <a namespace of agents>",
+            CHOOSE,
         );
     }
     Finding::failed(
@@ -121,6 +144,36 @@ mod tests {
 
     use super::super::finding::Verdict;
     use super::*;
+    use crate::installation::Component;
+    use crate::installation::tests::deployment;
+
+    /// Where the kubeconfig happens to be says nothing about admission when no agents belong there.
+    #[rstest]
+    #[case::agents("team1", &["team2", "team1"], None)]
+    #[case::everywhere("team1", &[""], None)]
+    #[case::nobody_known("team1", &[], None)]
+    #[case::kubernetes("kube-system", &[], Some("it is one of Kubernetes"))]
+    #[case::own("kagenti-system", &[""], Some("authbridge-webhook itself is there"))]
+    #[case::elsewhere("team1", &["team2", "team3"], Some("no authbridge-webhook looks after it"))]
+    fn namespaces_without_agents(
+        #[case] namespace: &str,
+        #[case] scopes: &[&str],
+        #[case] why: Option<&str>,
+    ) {
+        let webhook = |scope: &&str| {
+            let args = json!([format!("--watch-namespaces={scope}")]);
+            Component::of(&deployment(COMPONENT, "x:0.1.0", &args)).expect("a component")
+        };
+        let card_ctl =
+            Component::of(&deployment("card-ctl", "x:0.1.0", &json!(["--watch-namespaces=team1"])));
+        let mut components: Vec<Component> = scopes.iter().map(webhook).collect();
+        components.extend(card_ctl);
+        let finding = unsuited(namespace, &Found { components, unknown: None });
+        assert_eq!(finding.as_ref().map(|finding| finding.result), why.map(|_| Verdict::Warning));
+        assert!(
+            why.is_none_or(|why| finding.is_some_and(|f| f.message.ends_with(&format!(": {why}; give -n"))))
+        );
+    }
 
     fn reply(status: u16, warnings: &[&str], body: Value) -> Reply {
         Reply { status, warnings: warnings.iter().map(|text| (*text).to_owned()).collect(), body }

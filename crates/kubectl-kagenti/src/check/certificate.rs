@@ -1,5 +1,7 @@
 //! Certificates of admission: what the API server trusts, what the webhook serves, and whether both fit. Pure.
 
+use std::slice;
+
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -64,8 +66,35 @@ pub(super) fn age(der: &CertificateDer<'_>, now: Timestamp) -> Option<Age> {
     })
 }
 
+/// Whether a certificate can be used now.
+pub(super) fn is_valid(der: &CertificateDer<'_>, now: Timestamp) -> bool {
+    matches!(age(der, now), Some(Age::Fresh(_) | Age::Late(_)))
+}
+
+/// Whether a certificate leads to one of the authorities, directly or by way of others that are served with it.
+pub(super) fn is_trusted(
+    leaf: &CertificateDer<'_>,
+    others: &[&CertificateDer<'_>],
+    authorities: &[CertificateDer<'_>],
+) -> bool {
+    let mut reached = vec![leaf];
+    let mut next = 0;
+    while let Some(current) = reached.get(next).copied() {
+        if is_issued_by(current, authorities) {
+            return true;
+        }
+        for &issuer in others {
+            if !reached.contains(&issuer) && is_issued_by(current, slice::from_ref(issuer)) {
+                reached.push(issuer);
+            }
+        }
+        next += 1;
+    }
+    false
+}
+
 /// Whether one of the authorities signed a certificate, or is that very certificate.
-pub(super) fn is_issued_by(leaf: &CertificateDer<'_>, authorities: &[CertificateDer<'_>]) -> bool {
+fn is_issued_by(leaf: &CertificateDer<'_>, authorities: &[CertificateDer<'_>]) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return false };
     authorities.iter().any(|authority| {
         if authority.as_ref() == leaf.as_ref() {
@@ -94,18 +123,46 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// An authority, one below it that ends earlier, and leaves of both for `hook.kagenti-system.svc`, valid for 2026.
+    struct Family {
+        root: String,
+        leaf: String,
+        below: String,
+        leaf_below: String,
+    }
+
+    fn params(end: (i32, u8, u8)) -> CertificateParams {
+        let mut params = CertificateParams::new(vec!["hook.kagenti-system.svc".to_owned()]).expect("names");
+        params.not_before = date_time_ymd(2026, 1, 1);
+        params.not_after = date_time_ymd(end.0, end.1, end.2);
+        params
+    }
+
+    fn family() -> Family {
+        let authority = |end| {
+            let mut ca = params(end);
+            ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            ca
+        };
+        let key = || KeyPair::generate().expect("a key");
+        let end = (2027, 1, 1);
+        let root = CertifiedIssuer::self_signed(authority(end), key()).expect("an authority");
+        let below = CertifiedIssuer::signed_by(authority((2026, 7, 1)), key(), &root).expect("an authority");
+        let leaf = params(end).signed_by(&key(), &root).expect("a leaf");
+        let leaf_below = params(end).signed_by(&key(), &below).expect("a leaf");
+        Family { root: root.pem(), leaf: leaf.pem(), below: below.pem(), leaf_below: leaf_below.pem() }
+    }
+
     /// An authority and a leaf of it for `hook.kagenti-system.svc`, valid for 2026.
     pub(in crate::check) fn pair() -> (String, String) {
-        let mut ca = CertificateParams::default();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.not_before = date_time_ymd(2026, 1, 1);
-        ca.not_after = date_time_ymd(2027, 1, 1);
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("an authority");
-        let mut leaf = CertificateParams::new(vec!["hook.kagenti-system.svc".to_owned()]).expect("names");
-        leaf.not_before = date_time_ymd(2026, 1, 1);
-        leaf.not_after = date_time_ymd(2027, 1, 1);
-        let leaf = leaf.signed_by(&KeyPair::generate().expect("a key"), &ca).expect("a leaf");
-        (ca.pem(), leaf.pem())
+        let Family { root, leaf, .. } = family();
+        (root, leaf)
+    }
+
+    /// The same with an authority between them, valid until July, that is served with the leaf.
+    pub(in crate::check) fn chain() -> (String, String) {
+        let Family { root, below, leaf_below, .. } = family();
+        (root, format!("{leaf_below}{below}"))
     }
 
     fn time(text: &str) -> Timestamp {
@@ -131,6 +188,19 @@ pub(super) mod tests {
         assert!(is_issued_by(&leaf[0], &ca) && is_issued_by(&ca[0], &ca));
         assert!(!is_issued_by(&leaf[0], &other), "the same names, another key");
         assert!(is_for(&leaf[0], "hook.kagenti-system.svc") && !is_for(&leaf[0], "hook.other.svc"));
+    }
+
+    /// The order of what is served with the leaf does not matter, nor what else is among it.
+    #[test]
+    fn others_lead_to_an_authority() {
+        let ((root, served), (other, stranger)) = (chain(), pair());
+        let read = |pem: &str| read(pem.as_bytes()).expect("certificates");
+        let (root, served, other, stranger) = (read(&root), read(&served), read(&other), read(&stranger));
+        let [leaf, below] = served.as_slice() else { panic!("{served:?}") };
+        assert!(is_trusted(leaf, &[&stranger[0], below, leaf], &root));
+        assert!(is_trusted(leaf, &[], &served[1..]), "directly");
+        assert!(!is_trusted(leaf, &[], &root), "the one between is missing");
+        assert!(!is_trusted(leaf, &[below], &other), "another authority");
     }
 
     #[rstest]

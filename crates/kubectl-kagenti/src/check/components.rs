@@ -1,5 +1,7 @@
 //! The components: ready or not, and why; whether they fit together; whether two of them do the same work.
 
+use std::cmp::Reverse;
+
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::cluster::{Cluster, NoCluster, Right, list};
@@ -25,7 +27,7 @@ pub(super) async fn check(cluster: &Cluster, found: &Found) -> Result<Vec<Findin
     }
     for component in &found.components {
         let mut reasons = Vec::new();
-        if component.ready < component.replicas {
+        if component.ready < component.replicas || component.rollout.is_some() {
             let namespace = Some(component.namespace.as_str());
             let selector = format!(
                 "app.kubernetes.io/part-of=kagenti-operator,app.kubernetes.io/component={}",
@@ -34,7 +36,7 @@ pub(super) async fn check(cluster: &Cluster, found: &Found) -> Result<Vec<Findin
             let pods = list(&cluster.api::<Pod>(namespace), &selector).await;
             let about = format!("the Pods of {}", component.deployment);
             match known(CHECK, &about, cluster.answer(&Right::new("list", "pods", namespace), pods)?) {
-                Ok(pods) => reasons = pods.iter().flat_map(pod_reasons).collect(),
+                Ok(pods) => reasons = all_reasons(pods),
                 Err(unknown) => findings.push(unknown),
             }
         }
@@ -52,19 +54,20 @@ pub(super) async fn check(cluster: &Cluster, found: &Found) -> Result<Vec<Findin
 }
 
 fn judge(component: &Component, mut reasons: Vec<String>) -> Finding {
-    let Component { deployment, namespace, replicas, ready, .. } = component;
+    let Component { deployment, namespace, replicas, ready, rollout, .. } = component;
     let name = format!("{deployment} in namespace {namespace}");
     if *replicas == 0 {
         let remedy = format!("kubectl -n {namespace} scale deployment {deployment} --replicas=1");
         return Finding::warning(CHECK, format!("{name} is scaled to 0: nobody does its work"), remedy);
     }
-    if ready >= replicas {
+    if ready >= replicas && rollout.is_none() {
         return Finding::ok(CHECK, format!("{name}: {} ready, {}", component.readiness(), component.version));
     }
     reasons.splice(0..0, component.trouble.clone());
     reasons.truncate(NAMED);
     let why = if reasons.is_empty() { "its Pods do not say why".to_owned() } else { reasons.join("; ") };
-    let remedy = if reasons.iter().any(|reason| reason.contains("not ready")) {
+    // In a rollout the Deployment's port may be that of a Pod of before.
+    let remedy = if rollout.is_none() && reasons.iter().any(|reason| reason.contains("not ready")) {
         format!(
             "kubectl -n {namespace} port-forward deployment/{deployment} 8081 & curl -s 'localhost:8081/readyz?verbose'"
         )
@@ -74,7 +77,17 @@ fn judge(component: &Component, mut reasons: Vec<String>) -> Finding {
             component.name
         )
     };
-    Finding::failed(CHECK, format!("{name}: {} ready: {why}", component.readiness()), remedy)
+    let rollout = rollout.as_ref().map(|rollout| format!(", {rollout}")).unwrap_or_default();
+    Finding::failed(CHECK, format!("{name}: {} ready{rollout}: {why}", component.readiness()), remedy)
+}
+
+/// What keeps Pods from being ready: of the youngest first, for in a rollout the others are of before.
+fn all_reasons(mut pods: Vec<Pod>) -> Vec<String> {
+    pods.sort_by_key(|Pod { metadata, .. }| {
+        let made = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (metadata.deletion_timestamp.is_some(), Reverse(made))
+    });
+    pods.iter().flat_map(pod_reasons).collect()
 }
 
 /// What keeps a Pod from being ready.
@@ -170,6 +183,40 @@ mod tests {
         let finding = judge(&one, vec!["Pod a: ImagePullBackOff".into()]);
         assert_eq!(finding.result, verdict);
         assert!(finding.message.contains(says), "{finding:?}");
+    }
+
+    /// An upgrade to what cannot run is not fine, although the Pod of before is ready.
+    #[test]
+    fn a_rollout_that_has_not_ended() {
+        let mut one = component("a", "");
+        one.rollout = Some("rollout to 0.2.0 under way (1/1 Pods made, 1 older left)".into());
+        let finding = judge(&one, vec!["Pod new: ImagePullBackOff".into()]);
+        assert_eq!(finding.result, Verdict::Failed);
+        assert!(
+            finding.message.ends_with(
+                ": 1/1 ready, rollout to 0.2.0 under way (1/1 Pods made, 1 older left): Pod new: ImagePullBackOff"
+            ),
+            "{finding:?}"
+        );
+    }
+
+    #[test]
+    fn new_pods_speak_first() {
+        let pod = |name: &str, made: &str, ends: Option<&str>| -> Pod {
+            let conditions = json!([{"type": "PodScheduled", "status": "False", "message": "no"}]);
+            let meta = json!({"name": name, "creationTimestamp": made, "deletionTimestamp": ends});
+            serde_json::from_value(json!({"metadata": meta, "status": {"conditions": conditions}}))
+                .expect("a Pod")
+        };
+        let pods = vec![
+            pod("ends", "2026-01-03T00:00:00Z", Some("2026-01-04T00:00:00Z")),
+            pod("old", "2026-01-01T00:00:00Z", None),
+            pod("new", "2026-01-02T00:00:00Z", None),
+        ];
+        assert_eq!(
+            all_reasons(pods),
+            ["new", "old", "ends"].map(|name| format!("Pod {name} has no node: no"))
+        );
     }
 
     #[rstest]

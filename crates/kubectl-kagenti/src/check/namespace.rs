@@ -42,13 +42,9 @@ pub(super) async fn check(
     }
     findings.extend(uncovered(name, found));
     findings.extend(configuration(cluster, name).await?);
-    for (kind, resource, conditions) in [
-        (ApiResource::erase::<AgentRuntime>(&()), "agentruntimes.agent.kagenti.dev", &[condition::READY][..]),
-        (
-            ApiResource::erase::<AgentCardDefinition>(&()),
-            "agentcards.agent.kagenti.dev",
-            &["Synced", "Verified"][..],
-        ),
+    for (kind, resource) in [
+        (ApiResource::erase::<AgentRuntime>(&()), "agentruntimes.agent.kagenti.dev"),
+        (ApiResource::erase::<AgentCardDefinition>(&()), "agentcards.agent.kagenti.dev"),
     ] {
         let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), name, &kind);
         let objects = match list(&api, "").await {
@@ -57,7 +53,7 @@ pub(super) async fn check(
             other => cluster.answer(&Right::new("list", resource, Some(name)), other)?,
         };
         match known(CHECK, &format!("{}s in namespace {name}", kind.kind), objects) {
-            Ok(objects) => findings.extend(unwell(&kind.kind, resource, conditions, &objects, now)),
+            Ok(objects) => findings.extend(unwell(&kind.kind, resource, &objects, now)),
             Err(unknown) => findings.push(unknown),
         }
     }
@@ -182,16 +178,10 @@ fn identity(namespace: &str, authbridge: Option<&ConfigMap>, runtime: Option<&Co
     }
 }
 
-/// Objects whose conditions say that something is wrong, and objects that hang in deletion.
-fn unwell(
-    kind: &str,
-    resource: &str,
-    conditions: &[&str],
-    objects: &[DynamicObject],
-    now: Timestamp,
-) -> Vec<Finding> {
+/// Objects that are not ready, and objects that hang in deletion.
+fn unwell(kind: &str, resource: &str, objects: &[DynamicObject], now: Timestamp) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
-        objects.iter().filter_map(|object| one(kind, resource, conditions, object, now)).collect();
+        objects.iter().filter_map(|object| one(kind, resource, object, now)).collect();
     let more = findings.len().saturating_sub(NAMED);
     findings.truncate(NAMED);
     if more > 0 {
@@ -207,13 +197,7 @@ fn unwell(
     findings
 }
 
-fn one(
-    kind: &str,
-    resource: &str,
-    conditions: &[&str],
-    object: &DynamicObject,
-    now: Timestamp,
-) -> Option<Finding> {
+fn one(kind: &str, resource: &str, object: &DynamicObject, now: Timestamp) -> Option<Finding> {
     let ObjectMeta { name, namespace, finalizers, .. } = &object.metadata;
     let (name, namespace) = (name.as_deref()?, namespace.as_deref()?);
     if let Some(since) = object.metadata.deletion_timestamp.as_ref().map(|time| time.0) {
@@ -233,37 +217,23 @@ fn one(
     let made = object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let age = now.duration_since(made);
     let stored = object.data.pointer("/status/conditions").and_then(Value::as_array);
-    let found = |wanted: &str| {
-        stored
-            .into_iter()
-            .flatten()
-            .find(|condition| condition.get("type").and_then(Value::as_str) == Some(wanted))
-    };
     let text =
         |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // Its other conditions may be False without harm: Verified in audit mode, for instance (card §10.3).
+    let ready = stored.into_iter().flatten().find(|stored| text(stored, "type") == condition::READY);
+    let why = match ready {
+        Some(bad) if text(bad, "status") != "True" => format!(
+            ": {}={}/{}: {}",
+            condition::READY,
+            text(bad, "status"),
+            text(bad, "reason"),
+            text(bad, "message")
+        ),
+        None if stored.is_none() && age > WORK => " has no status: nobody looks after it".to_owned(),
+        Some(_) | None => return None,
+    };
     let describe = format!("kubectl -n {namespace} describe {resource} {name}");
-    for wanted in conditions {
-        match found(wanted) {
-            Some(bad) if text(bad, "status") != "True" => {
-                let why = format!(
-                    "{wanted}={}/{}: {}",
-                    text(bad, "status"),
-                    text(bad, "reason"),
-                    text(bad, "message")
-                );
-                return Some(Finding::failed(CHECK, format!("{kind} {namespace}/{name}: {why}"), describe));
-            }
-            None if stored.is_none() && age > WORK => {
-                return Some(Finding::failed(
-                    CHECK,
-                    format!("{kind} {namespace}/{name} has no status: nobody looks after it"),
-                    describe,
-                ));
-            }
-            Some(_) | None => {}
-        }
-    }
-    None
+    Some(Finding::failed(CHECK, format!("{kind} {namespace}/{name}{why}"), describe))
 }
 
 #[cfg(test)]
@@ -315,6 +285,8 @@ mod tests {
     #[rstest]
     #[case::well(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), None)]
     #[case::bad(json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "TargetNotFound", "message": "no x"}]}}), Some("Ready=False/TargetNotFound: no x"))]
+    #[case::audit(json!({"status": {"conditions": [
+        {"type": "Ready", "status": "True"}, {"type": "Verified", "status": "False", "reason": "SignatureInvalidAudit"}]}}), None)]
     #[case::nobody(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}), Some("nobody looks after it"))]
     #[case::new(json!({"metadata": {"creationTimestamp": "2026-01-01T00:09:30Z"}}), None)]
     #[case::going(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:09:30Z"}}), None)]
@@ -325,7 +297,7 @@ mod tests {
         object["metadata"]["namespace"] = "team1".into();
         let object: DynamicObject = serde_json::from_value(object).expect("an object");
         let now = "2026-01-01T00:10:00Z".parse().expect("a time");
-        let findings = unwell("AgentRuntime", "agentruntimes", &["Ready"], &[object], now);
+        let findings = unwell("AgentRuntime", "agentruntimes", &[object], now);
         let bad: Vec<&Finding> =
             findings.iter().filter(|finding| finding.result == Verdict::Failed).collect();
         assert_eq!(bad.len(), usize::from(says.is_some()), "{findings:?}");

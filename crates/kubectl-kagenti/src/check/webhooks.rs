@@ -18,7 +18,7 @@ use super::certificate::{self, Age};
 use super::finding::Finding;
 
 const CHECK: &str = "webhook";
-const COMPONENT: &str = "authbridge-webhook";
+pub(super) const COMPONENT: &str = "authbridge-webhook";
 /// Webhooks of the suite by name.
 const OWN: [&str; 4] =
     ["inject.kagenti.io", "enrolled.inject.kagenti.io", "vagentcard.kb.io", "vagentruntime.kb.io"];
@@ -216,8 +216,11 @@ fn bundle(webhook: &Webhook, component: Option<&Component>, now: Timestamp) -> O
     match certificate::read(pem) {
         Err(error) => failed(&format!("cannot be used: {error}")),
         Ok(all) => {
-            let valid = |der| matches!(certificate::age(der, now), Some(Age::Fresh(_) | Age::Late(_)));
-            if all.iter().any(valid) { None } else { failed("has expired, or is not valid yet") }
+            if all.iter().any(|der| certificate::is_valid(der, now)) {
+                None
+            } else {
+                failed("has expired, or is not valid yet")
+            }
         }
     }
 }
@@ -268,33 +271,28 @@ fn serving(
         Answer::Known(None) => return failed("it is not there, or has no tls.crt".to_owned()),
         Answer::Known(Some(pem)) => pem,
     };
-    let leaf = match certificate::read(pem) {
+    let chain = match certificate::read(pem) {
         Err(error) => return failed(format!("tls.crt cannot be used: {error}")),
         Ok(chain) => chain,
     };
-    let Some(leaf) = leaf.first() else { return failed("tls.crt is empty".to_owned()) };
+    let Some((leaf, others)) = chain.split_first() else { return failed("tls.crt is empty".to_owned()) };
     let host = format!("{name}.{namespace}.svc");
-    let until = match certificate::age(leaf, now) {
+    let (until, is_late) = match certificate::age(leaf, now) {
         None => return failed("the validity of tls.crt cannot be read".to_owned()),
         Some(Age::Over(when)) => return failed(format!("tls.crt has expired at {when}")),
         Some(Age::Early(when)) => return failed(format!("tls.crt is valid from {when} on: clocks differ")),
-        Some(Age::Late(when)) => {
-            return vec![Finding::warning(
-                CHECK,
-                format!("{secret}: tls.crt ends at {when} and nobody has renewed it"),
-                look,
-            )];
-        }
-        Some(Age::Fresh(when)) => when,
+        Some(Age::Late(when)) => (when, true),
+        Some(Age::Fresh(when)) => (when, false),
     };
     if !certificate::is_for(leaf, &host) {
         return failed(format!("tls.crt is not for {host}, the name that the API server calls"));
     }
+    let others: Vec<_> = others.iter().filter(|der| certificate::is_valid(der, now)).collect();
     let mut findings = Vec::new();
     for webhook in webhooks {
         let trusted =
             webhook.bundle.as_deref().and_then(|pem| certificate::read(pem).ok()).unwrap_or_default();
-        if !certificate::is_issued_by(leaf, &trusted) {
+        if !certificate::is_trusted(leaf, &others, &trusted) {
             findings.push(Finding::failed(
                 CHECK,
                 format!(
@@ -305,7 +303,10 @@ fn serving(
             ));
         }
     }
-    if findings.is_empty() && !webhooks.is_empty() {
+    if is_late {
+        let late = format!("{secret}: tls.crt ends at {until} and nobody has renewed it");
+        findings.push(Finding::warning(CHECK, late, look));
+    } else if findings.is_empty() && !webhooks.is_empty() {
         findings.push(Finding::ok(
             CHECK,
             format!("{secret} is valid until {until} and trusted by the API server"),
@@ -318,7 +319,7 @@ fn serving(
 mod tests {
     use serde_json::json;
 
-    use super::super::certificate::tests::pair;
+    use super::super::certificate::tests::{chain, pair};
     use super::super::finding::Verdict;
     use super::*;
     use crate::installation::tests::deployment;
@@ -453,6 +454,51 @@ mod tests {
             "{findings:?}"
         );
         assert!(findings.iter().any(|f| f.message.contains("caBundle of inject.kagenti.io has expired")));
+    }
+
+    /// What is late still has to be for the Service, and of the authority.
+    #[test]
+    fn a_late_certificate_is_judged_like_others() {
+        let late = |change: fn(&mut Webhooks)| {
+            let (mut seen, found) = sound();
+            change(&mut seen);
+            let findings = judge(&seen, &found, "2026-12-28T00:00:00Z".parse().expect("a time"));
+            bad(&findings).into_iter().map(|f| (f.result, f.message.clone())).collect::<Vec<_>>()
+        };
+        let has = |all: &[(Verdict, String)], verdict, says| {
+            all.iter().any(|(v, m)| *v == verdict && m.contains(says))
+        };
+        let sound = late(|_| {});
+        assert!(sound.len() == 1 && has(&sound, Verdict::Warning, "nobody has renewed it"), "{sound:?}");
+        let stranger = late(|seen| seen.entries[0].bundle = Some(pair().0.into_bytes()));
+        assert!(has(&stranger, Verdict::Failed, "is not the authority"), "{stranger:?}");
+        assert!(has(&stranger, Verdict::Warning, "nobody has renewed it"), "{stranger:?}");
+        let elsewhere = late(|seen| {
+            let backend = seen.backends.remove(&service()).expect("a backend");
+            seen.backends.insert(("kagenti-system".into(), "other".into()), backend);
+        });
+        assert!(
+            has(&elsewhere, Verdict::Failed, "tls.crt is not for other.kagenti-system.svc"),
+            "{elsewhere:?}"
+        );
+    }
+
+    /// A leaf whose authority is served with it, and is itself of the one in `caBundle`.
+    #[test]
+    fn a_chain_is_followed() {
+        let (root, served) = chain();
+        let at = |now: &str| {
+            let (mut seen, found) = sound();
+            seen.entries.iter_mut().for_each(|webhook| webhook.bundle = Some(root.clone().into_bytes()));
+            for backend in seen.backends.values_mut() {
+                backend.certificate = Answer::Known(Some(served.clone().into_bytes()));
+            }
+            judge(&seen, &found, now.parse().expect("a time"))
+        };
+        let findings = at("2026-06-01T00:00:00Z");
+        assert_eq!(bad(&findings), Vec::<&Finding>::new());
+        let ended = at("2026-08-01T00:00:00Z");
+        assert!(bad(&ended).iter().any(|f| f.message.contains("is not the authority")), "{ended:?}");
     }
 
     /// A webhook that is called by URL has no Service to look at.

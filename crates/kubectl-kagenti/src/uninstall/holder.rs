@@ -95,31 +95,50 @@ pub(super) async fn leases(cluster: &Cluster) -> Result<Result<Vec<Holder>, Stri
     })
 }
 
-/// Those that are renewed. A holder that died leaves its name in the Lease, and clocks of two machines differ, so each is watched
-/// for as long as it lasts, by the clock of this machine alone.
-pub(super) async fn alive(cluster: &Cluster, held: Vec<Holder>) -> Result<Vec<String>, NoCluster> {
-    let Some(longest) = held.iter().map(|holder| holder.lasts).max() else { return Ok(Vec::new()) };
+/// What was seen of the Leases that were watched.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Those that are renewed, and by whom.
+    pub(super) renewed: Vec<String>,
+    /// Those that could not be read at last, and why: their holders may live.
+    pub(super) unknown: Vec<String>,
+}
+
+impl Watched {
+    fn add(&mut self, holder: &Holder, now: Answer<Option<Lease>>) {
+        let Holder { namespace, lease, identity, .. } = holder;
+        match now {
+            Answer::Known(now) => {
+                if now.and_then(Holder::of).is_some_and(|now| now.version != holder.version) {
+                    self.renewed
+                        .push(format!("Lease {lease} in namespace {namespace} is renewed by {identity}"));
+                }
+            }
+            Answer::Unknown(why) => self.unknown.push(format!(
+                "whether Lease {lease} in namespace {namespace} is renewed by {identity}: {why}"
+            )),
+        }
+    }
+}
+
+/// Which are renewed. A holder that died leaves its name in the Lease, and clocks of two machines differ, so each is watched for
+/// as long as it lasts, by the clock of this machine alone.
+pub(super) async fn watch(cluster: &Cluster, held: Vec<Holder>) -> Result<Watched, NoCluster> {
+    let Some(longest) = held.iter().map(|holder| holder.lasts).max() else { return Ok(Watched::default()) };
     let names: Vec<String> = held.iter().map(|h| format!("{}/{}", h.namespace, h.lease)).collect();
     eprintln!("watching for up to {}s whether Lease {} is renewed", longest.as_secs(), names.join(", "));
     let started = Instant::now();
     loop {
         sleep(LOOK_AGAIN).await;
-        let mut alive = Vec::new();
+        // A look compares with the first one, so the last look is about the whole time.
+        let mut seen = Watched::default();
         for holder in &held {
             let now = cluster.api::<Lease>(Some(&holder.namespace)).get_opt(&holder.lease).await;
             let needs = Right::new("get", "leases.coordination.k8s.io", Some(&holder.namespace));
-            let now = match cluster.answer(&needs, now)? {
-                Answer::Known(lease) => lease.and_then(Holder::of),
-                // It could be listed a moment ago: look again.
-                Answer::Unknown(_) => continue,
-            };
-            if now.is_some_and(|now| now.version != holder.version) {
-                let Holder { namespace, lease, identity, .. } = holder;
-                alive.push(format!("Lease {lease} in namespace {namespace} is renewed by {identity}"));
-            }
+            seen.add(holder, cluster.answer(&needs, now)?);
         }
-        if !alive.is_empty() || started.elapsed() > longest {
-            return Ok(alive);
+        if !seen.renewed.is_empty() || started.elapsed() > longest {
+            return Ok(seen);
         }
     }
 }
@@ -199,6 +218,25 @@ mod tests {
         let components: Vec<Component> = scopes.iter().map(|s| component("runtime-ctl", s, 0, 0)).collect();
         let held = Holder::of(lease(name, holder));
         assert_eq!(held.is_some_and(|held| held.concerns(&[runtime()], &components)), holds);
+    }
+
+    /// A Lease that cannot be read is not one whose holder died.
+    #[test]
+    fn what_watching_shows() {
+        let look = |now| {
+            let holder = Holder::of(lease("runtime-ctl.kagenti.dev", "a")).expect("held");
+            let mut seen = Watched::default();
+            seen.add(&holder, now);
+            (seen.renewed, seen.unknown)
+        };
+        let unchanged = lease("runtime-ctl.kagenti.dev", "a");
+        let mut renewed = unchanged.clone();
+        renewed.metadata.resource_version = Some("8".to_owned());
+        let name = "Lease runtime-ctl.kagenti.dev in namespace kagenti-system is renewed by a";
+        assert_eq!(look(Answer::Known(Some(unchanged))), (vec![], vec![]));
+        assert_eq!(look(Answer::Known(None)), (vec![], vec![]));
+        assert_eq!(look(Answer::Known(Some(renewed))), (vec![name.to_owned()], vec![]));
+        assert_eq!(look(Answer::Unknown("no".to_owned())), (vec![], vec![format!("whether {name}: no")]));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use e2e::{Group, Json as _, Options, Suite, kinds, objects, secs};
 use local_cluster::{ClusterOptions, Profile, components};
 use serde_json::{Value, json};
 
+/// The plugin's version, and that of the components it finds here.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
 /// An API server with the definitions and nothing else.
 static BARE: Group = Group::new(bare);
 
@@ -57,13 +60,14 @@ async fn admin(suite: &Suite, args: &[&str]) -> Result<Said> {
     run(suite.cluster().kubeconfig().to_owned(), args).await
 }
 
-/// Somebody with rights in one namespace only.
+/// Somebody with a kubeconfig of their own.
 struct Tenant {
     kubeconfig: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Tenant {
+    /// Somebody with rights in one namespace only.
     async fn new(suite: &Suite, namespace: &str, rules: Value) -> Result<Self> {
         let user = format!("tenant-of-{namespace}");
         let ns = suite.global().await?.other(namespace);
@@ -73,9 +77,20 @@ impl Tenant {
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
         });
         ns.create(objects::named(kinds::ROLE_BINDING, "tenant").with(binding)).await?;
+        let (verb, resource, group) =
+            (rules.text("/0/verbs/0"), rules.text("/0/resources/0"), rules.text("/0/apiGroups/0"));
+        if !verb.is_empty() {
+            let resource = format!("{resource}.{group}");
+            granted(suite, &["-n", namespace, verb, resource.trim_end_matches('.'), "--as", &user]).await?;
+        }
+        Self::with(suite, |config| config["users"][0]["user"]["as"] = user.into())
+    }
+
+    /// The administrator, with something changed in the kubeconfig.
+    fn with(suite: &Suite, change: impl FnOnce(&mut Value)) -> Result<Self> {
         let text = std::fs::read_to_string(suite.cluster().kubeconfig()).context("the kubeconfig")?;
         let mut config: Value = serde_saphyr::from_str(&text).context("the kubeconfig")?;
-        config["users"][0]["user"]["as"] = user.into();
+        change(&mut config);
         let dir = tempfile::tempdir().context("a directory")?;
         let kubeconfig = dir.path().join("kubeconfig");
         std::fs::write(&kubeconfig, config.to_string()).context("the kubeconfig")?;
@@ -85,6 +100,14 @@ impl Tenant {
     async fn run(&self, args: &[&str]) -> Result<Said> {
         run(self.kubeconfig.clone(), args).await
     }
+}
+
+/// Waits until a right counts: the API server has it in force a moment after it has stored it.
+async fn granted(suite: &Suite, right: &[&str]) -> Result<()> {
+    let args: Vec<&str> = ["auth", "can-i"].into_iter().chain(right.iter().copied()).collect();
+    e2e::wait_for(secs(20), "a right to count", async || suite.cluster().kubectl(&args).await.map(Some))
+        .await
+        .map(drop)
 }
 
 /// A Deployment with the labels of a component, of which nothing runs.

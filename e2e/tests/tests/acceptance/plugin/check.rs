@@ -9,7 +9,7 @@ use e2e::old_operator::OldOperator;
 use e2e::{Json as _, Ns, Options, Suite, kinds, objects, secs, suite};
 use serde_json::{Value, json};
 
-use super::{BARE, Said, Tenant, admin, component};
+use super::{BARE, OWN, Said, Tenant, admin, component};
 
 /// Messages of findings with a result.
 fn messages(said: &Said, result: &str) -> Result<Vec<String>> {
@@ -39,7 +39,7 @@ async fn check(suite: &Suite, ns: &Ns) -> Result<Said> {
 
 /// A Deployment of a component; its Pod stands for the process of the suite that does the work.
 async fn installed(operator: &Ns, name: &str, args: Value) -> Result<()> {
-    let mut deployment = component(name, env!("CARGO_PKG_VERSION"));
+    let mut deployment = component(name, OWN);
     deployment["spec"]["replicas"] = 1.into();
     deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] = name.into();
     deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/part-of"] =
@@ -65,9 +65,10 @@ async fn packaging_16_check_finds_what_is_wrong() -> Result<()> {
     let said = check(&suite, &ns).await?;
     assert_eq!(said.code, Some(0), "{said:?}");
     let fine = messages(&said, "ok")?;
+    let rolled_out = format!("kagenti-runtime-ctl in namespace kagenti-system: 1/1 ready, {OWN}");
     for text in [
         "agentruntimes.agent.kagenti.dev is served as v1alpha1",
-        "kagenti-runtime-ctl in namespace kagenti-system: 1/1 ready, 0.1.0",
+        rolled_out.as_str(),
         "runtime-ctl.kagenti.dev in namespace kagenti-system is held by",
         "the webhook is asked about AgentRuntimes in namespace plugin-check, and answers",
         "a Pod of an enrolled workload in namespace plugin-check gets its sidecars",
@@ -83,11 +84,22 @@ async fn packaging_16_check_finds_what_is_wrong() -> Result<()> {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.out.ends_with(" 0 failed, 0 unknown\n"), "{}", said.out);
 
+    for namespace in ["kube-system", "kagenti-system"] {
+        let nowhere =
+            Tenant::with(&suite, |config| config["contexts"][0]["context"]["namespace"] = namespace.into())?;
+        let said = nowhere.run(&["check", "-o", "json"]).await?;
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let warnings = messages(&said, "warning")?;
+        let begins = format!("nothing is tried in namespace {namespace} of the kubeconfig: ");
+        assert!(warnings.iter().any(|message| message.starts_with(&begins)), "{warnings:#?}");
+    }
+
     // In the namespace: its configuration, an object that is not well, one that hangs.
     ns.patch(kinds::CONFIG_MAP, "authbridge-config", json!({"data": {"KEYCLOAK_REALM": null}})).await?;
     ns.create(objects::agent_runtime("lost", "nobody")).await?;
     ns.until_condition(secs(20), "lost", "Ready", "False/TargetNotFound").await?;
-    // In the suite: an older definition, the previous operator, a second release, a component that does not start.
+    // In the suite: an older definition, the previous operator, a second release and an upgrade of it that
+    // does not end, a component that does not start.
     let older = json!([{"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/phase"}]);
     let args = ["patch", "crd", "agentruntimes.agent.kagenti.dev", "--type=json", "-p", &older.to_string()];
     suite.cluster().kubectl(args).await?;
@@ -95,15 +107,27 @@ async fn packaging_16_check_finds_what_is_wrong() -> Result<()> {
     let second = suite.namespace("plugin-check-second", Value::Null).await?;
     installed(&second, "runtime-ctl", json!(["--watch-namespaces=plugin-check"])).await?;
     let unready = json!({"replicas": 2, "template": {"spec": {"nodeSelector": {"nobody": "has"}}}});
-    second.create(component("card-ctl", "0.1.0")).await?;
+    second.create(component("card-ctl", OWN)).await?;
     second.set_spec(kinds::DEPLOYMENT, "kagenti-card-ctl", unready).await?;
-    let said = e2e::wait_for(secs(20), "the Pod without a node to be explained", async || {
+    let upgrade = json!({
+        "strategy": {"rollingUpdate": {"maxUnavailable": 0}},
+        "template": {"spec": {"nodeSelector": {"nobody": "has"}}},
+    });
+    second.set_spec(kinds::DEPLOYMENT, "kagenti-runtime-ctl", upgrade).await?;
+    let rollout = format!("rollout to {OWN} under way (1/1 Pods made, 1 older left)");
+    let upgraded = format!(
+        "kagenti-runtime-ctl in namespace plugin-check-second: 1/1 ready, {rollout}: Pod kagenti-runtime-ctl-"
+    );
+    let said = e2e::wait_for(secs(20), "Pods without a node to be explained", async || {
         let said = check(&suite, &ns).await?;
-        Ok(said.out.contains("kagenti-card-ctl in namespace plugin-check-second: 0/2 ready").then_some(said))
+        let unready = "kagenti-card-ctl in namespace plugin-check-second: 0/2 ready";
+        let all = [unready, &upgraded, "has no node: "].iter().all(|text| said.out.contains(text));
+        Ok(all.then_some(said))
     });
     failed(
         &said.await?,
         &[
+            &upgraded,
             "ConfigMap plugin-check/authbridge-config has KEYCLOAK_URL and no KEYCLOAK_REALM",
             "AgentRuntime plugin-check/lost: Ready=False/TargetNotFound",
             "agentruntimes.agent.kagenti.dev is older than this plugin: it has no status.phase",
@@ -113,6 +137,13 @@ async fn packaging_16_check_finds_what_is_wrong() -> Result<()> {
         ],
     )?;
     legacy.stop().await?;
+    let said = admin(&suite, &["version", "-n", second.name()]).await?;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.err.contains(&format!("runtime-ctl in namespace plugin-check-second: {rollout}")),
+        "{}",
+        said.err
+    );
 
     behind_a_service(&suite, &operator).await?;
     failed(

@@ -4,7 +4,7 @@ use anyhow::Result;
 use e2e::{Json as _, Ns, Suite, kinds, objects, secs};
 use serde_json::{Value, json};
 
-use super::{BARE, Said, Tenant, admin, component, of};
+use super::{BARE, OWN, Said, Tenant, admin, component, granted, of};
 
 const UNINSTALL: [&str; 2] = ["uninstall", "--remove-finalizers"];
 
@@ -146,7 +146,7 @@ async fn packaging_21_the_last_resort_is_refused_while_somebody_is_left() -> Res
     let args = with(&["-n", ns.name(), "--yes"]);
 
     let operator = suite.operator().await?;
-    operator.create(component("runtime-ctl", "0.1.0")).await?;
+    operator.create(component("runtime-ctl", OWN)).await?;
     operator.set_spec(kinds::DEPLOYMENT, "kagenti-runtime-ctl", json!({"replicas": 1})).await?;
     refused(
         &admin(&suite, &args).await?,
@@ -157,6 +157,7 @@ async fn packaging_21_the_last_resort_is_refused_while_somebody_is_left() -> Res
     let elsewhere = json!({"replicas": 1, "template": {"spec": {"containers": elsewhere}}});
     operator.set_spec(kinds::DEPLOYMENT, "kagenti-runtime-ctl", elsewhere).await?;
 
+    unreadable_lease(&suite, &ns).await?;
     let renewing = renew(&suite, "client-registration-ctl.kagenti.dev").await?;
     refused(
         &admin(&suite, &args).await?,
@@ -170,6 +171,38 @@ async fn packaging_21_the_last_resort_is_refused_while_somebody_is_left() -> Res
     renewing.abort();
     operator.delete(kinds::LEASE, "client-registration-ctl.kagenti.dev").await?;
     operator.delete(kinds::DEPLOYMENT, "kagenti-runtime-ctl").await
+}
+
+/// A Lease that may be listed and not read is not known to be that of a dead holder.
+async fn unreadable_lease(suite: &Suite, ns: &Ns) -> Result<()> {
+    const LEASE: &str = "client-registration-ctl.kagenti.dev";
+    let (global, operator) = (suite.global().await?, suite.operator().await?);
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list", "patch"]}]);
+    let tenant = Tenant::new(suite, ns.name(), rules).await?;
+    let rules = json!([
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list"]},
+    ]);
+    let user = format!("tenant-of-{}", ns.name());
+    let binding = json!({
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "plugin-looks"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    global.create(objects::named(kinds::CLUSTER_ROLE, "plugin-looks").with(json!({"rules": rules}))).await?;
+    global.create(objects::named(kinds::CLUSTER_ROLE_BINDING, "plugin-looks").with(binding)).await?;
+    granted(suite, &["list", "leases.coordination.k8s.io", "--all-namespaces", "--as", &user]).await?;
+    let spec = json!({"holderIdentity": "unseen", "leaseDurationSeconds": 2});
+    operator.create(objects::named(kinds::LEASE, LEASE).spec(spec)).await?;
+
+    let said = tenant.run(&with(&["-n", ns.name(), "--yes"])).await?;
+    refused(
+        &said,
+        &format!("whether Lease {LEASE} in namespace kagenti-system is renewed by unseen: needs the right"),
+    );
+    assert_eq!(finalizers(ns, kinds::SECRET, "credentials").await?, ["kagenti.io/keycloak-client"]);
+    operator.delete(kinds::LEASE, LEASE).await?;
+    global.delete(kinds::CLUSTER_ROLE_BINDING, "plugin-looks").await?;
+    global.delete(kinds::CLUSTER_ROLE, "plugin-looks").await
 }
 
 /// Somebody holds a Lease until the task is aborted.
