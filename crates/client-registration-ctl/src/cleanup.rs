@@ -47,16 +47,17 @@ async fn strip_all(
     let mut restless = String::new();
     for _ in 0..ROUNDS {
         let found = list(api).await?;
+        // Only a list without any is the end: a write that was under way may have put one on again.
+        let Some(last) = found.last().and_then(|secret| secret.metadata.name.clone()) else {
+            return Ok(count);
+        };
         let total = found.len();
         let strip = |secret| strip(client, secret);
         let changed: Vec<Option<String>> =
             stream::iter(found).map(strip).buffer_unordered(concurrency.max(1)).try_collect().await?;
         let changed: Vec<String> = changed.into_iter().flatten().collect();
         count += total - changed.len();
-        match changed.into_iter().next() {
-            None => return Ok(count),
-            Some(name) => restless = name,
-        }
+        restless = changed.into_iter().next().unwrap_or(last);
     }
     Err(format!(
         "Secrets keep changing, the last one is {restless}: is another client-registration-ctl at work here?"

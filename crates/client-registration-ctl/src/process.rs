@@ -26,6 +26,8 @@ const CA_POLL: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long `--cleanup-and-exit` tries.
 const EXIT_WITHIN: Duration = Duration::from_secs(120);
+/// How long a running process has to show itself where there is no Lease to take from it.
+const SETTLED: Duration = Duration::from_secs(5);
 /// The pause between its tries.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -107,12 +109,24 @@ async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
                 tokio::time::sleep(AGAIN).await;
             }
         }
-        loop {
-            match cleanup::run(&client, &args.watch_namespaces, usize::from(args.concurrency)).await {
-                Ok(count) => return count,
-                Err(text) => note(text),
+        let stripping = async {
+            let mut count = 0;
+            loop {
+                match strip(&client, args).await {
+                    Ok((stripped, None)) => return count + stripped,
+                    Ok((stripped, Some(text))) => {
+                        count += stripped;
+                        note(text);
+                    }
+                    Err(text) => note(text),
+                }
+                tokio::time::sleep(AGAIN).await;
             }
-            tokio::time::sleep(AGAIN).await;
+        };
+        if args.leader_elect {
+            retire::while_retired(&client, namespace, &lease, MANAGER, stripping).await
+        } else {
+            stripping.await
         }
     };
     if let Ok(count) = tokio::time::timeout(EXIT_WITHIN, work).await {
@@ -122,6 +136,24 @@ async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
         eprintln!("{}: not done within {EXIT_WITHIN:?}: {trouble}", COMPONENT.name);
         ExitCode::FAILURE
     }
+}
+
+/// One turn of the clean-up: how many Secrets lost the finalizer, and what speaks against its being over.
+async fn strip(client: &kube::Client, args: &CommonArgs) -> Result<(usize, Option<String>), String> {
+    let run = || cleanup::run(client, &args.watch_namespaces, usize::from(args.concurrency));
+    let count = run().await?;
+    if args.leader_elect {
+        return Ok((count, None));
+    }
+    // Nobody can be sent away: whether somebody puts the finalizers on again shows a moment later.
+    tokio::time::sleep(SETTLED).await;
+    let again = run().await?;
+    let back = (again > 0).then(|| {
+        "a running client-registration-ctl without leader election puts the finalizer on again: scale its Deployment \
+         to 0 first"
+            .to_owned()
+    });
+    Ok((count + again, back))
 }
 
 #[cfg(test)]

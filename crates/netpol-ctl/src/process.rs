@@ -108,9 +108,9 @@ async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
         eprintln!("{}: {text}", COMPONENT.name);
         text.clone_into(&mut trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     };
+    let lease = COMPONENT.lease(&args.watch_namespaces);
     let work = async {
         if args.leader_elect {
-            let lease = COMPONENT.lease(&args.watch_namespaces);
             while let Err(text) =
                 retire::take_over(&client, namespace, &lease, MANAGER, args.leader_elect_retry_period).await
             {
@@ -128,7 +128,12 @@ async fn clean_and_exit(args: &CommonArgs) -> ExitCode {
             Err(text) => note(text),
         };
         let scope = args.watch_namespaces.clone();
-        cleanup::until_done(client.clone(), scope, true, concurrency, leadership, report).await;
+        let deleting = cleanup::until_done(client.clone(), scope, true, concurrency, leadership, report);
+        if args.leader_elect {
+            retire::while_retired(&client, namespace, &lease, MANAGER, deleting).await;
+        } else {
+            deleting.await;
+        }
     };
     let ended = tokio::time::timeout(EXIT_WITHIN, work).await;
     guarding.abort();

@@ -117,4 +117,5 @@ async fn the_hook_takes_the_lease() {
     let started = std::time::Instant::now();
     take(Duration::from_secs(60)).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(30), "held by an earlier hook: nobody to wait for");
+    assert_eq!(stage.object(LEASE)["spec"]["leaseTransitions"], json!(3), "it did not change hands");
 }
