@@ -117,6 +117,8 @@ pub struct Context {
     pub turns: Turns,
     /// Workloads whose template named its Secret when it was last looked at.
     pub named: Memory<WorkloadKey, ()>,
+    /// When that name was last put back into a template.
+    pub put_back: Memory<WorkloadKey, Instant>,
     /// Since when the first Pod of a workload is waited for.
     pub waiting_for_pods: Memory<WorkloadKey, Instant>,
     /// Highest revision of credentials that were ever delivered.
@@ -191,6 +193,7 @@ impl Context {
             audience: Memory::default(),
             leaving: Memory::default(),
             named: Memory::default(),
+            put_back: Memory::default(),
             left: Memory::default(),
             earlier: Memory::default(),
             turns: Turns::default(),

@@ -30,6 +30,8 @@ const LOOK_FOR_POD: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_millis(200);
 /// How often a rollout is looked at whose end is waited for; its events come sooner.
 const ROLLOUT: Duration = Duration::from_secs(30);
+/// How often the Secret's name is put back into one template.
+const PUT_BACK_EVERY: Duration = Duration::from_secs(600);
 /// How often the Pod of a Sandbox is looked at, which nobody but its user may ever replace.
 const SANDBOX: Duration = Duration::from_secs(300);
 
@@ -129,8 +131,12 @@ async fn template(
     if workload.template_secret() == Some(secret) {
         ctx.named.insert(workload.key.clone(), ());
     }
-    if wish == Wish::LookAtPods && ctx.named.get(&workload.key).is_some() {
-        // It was needed, and somebody has taken it off: the Pods of before would tell nothing.
+    // Somebody has taken it off, and the Pods of before would tell nothing. Who does so again and again is not fought: each
+    // time is a rollout.
+    let puts_back = wish == Wish::LookAtPods
+        && ctx.named.get(&workload.key).is_some()
+        && ctx.put_back.get(&workload.key).is_none_or(|at| at.elapsed() >= PUT_BACK_EVERY);
+    if puts_back {
         wish = Wish::Write(Marks { secret: Some(secret.to_owned()), revision: None });
     }
     if wish == Wish::LookAtPods {
@@ -159,6 +165,9 @@ async fn template(
     if patched == Patched::Stale {
         return Ok(Some(STALE));
     }
+    if puts_back {
+        ctx.put_back.insert(workload.key.clone(), Instant::now());
+    }
     ctx.waiting_for_pods.remove(&workload.key);
     tracing::info!(workload = %workload.key, secret, revision, "pod template annotated");
     Ok(None)
@@ -176,6 +185,7 @@ pub async fn previous(
 ) -> Result<Option<Duration>, Error> {
     let places = secret.previous();
     if places.is_empty() {
+        ctx.earlier.remove(&subject.unit);
         return Ok(None);
     }
     for key in subject.workloads.iter().map(|workload| &workload.key) {

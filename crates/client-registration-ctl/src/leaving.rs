@@ -183,6 +183,7 @@ pub async fn unenrol(
     }
     for workload in workloads {
         ctx.named.remove(&workload.key);
+        ctx.put_back.remove(&workload.key);
         // Taking them off rolls the Pods, so it waits for a rollout that happens anyway.
         if (workload.ready == 0 || !workload.rolled_out)
             && let Some(patch) = annotation::removal(workload, &secret.key.name)

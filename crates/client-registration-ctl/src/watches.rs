@@ -139,6 +139,7 @@ fn workload_gone(ctx: &Context, gone: &Workload) {
     ctx.limiter.forget(&gone.key);
     ctx.waiting_for_pods.remove(&gone.key);
     ctx.named.remove(&gone.key);
+    ctx.put_back.remove(&gone.key);
     ctx.wake(gone.key.unit.clone(), NOW);
 }
 

@@ -19,12 +19,20 @@ async fn an_annotation_that_somebody_takes_off_comes_back() {
     let name = "kagenti.io/keycloak-client-credentials-secret-name";
     assert!(stage.template_annotation("w", name).is_some());
     stage.pass("w").await;
-    let replaced = json!({"replicas": 1, "template": {"metadata": {"annotations": {name: null}}}});
-    stage.deployment("w", json!({"spec": replaced}));
+    let replace = || {
+        let replaced = json!({"replicas": 1, "template": {"metadata": {"annotations": {name: null}}}});
+        stage.deployment("w", json!({"spec": replaced}));
+    };
+    replace();
     stage.keycloak.take();
     stage.pass("w").await;
     assert!(stage.template_annotation("w", name).is_some());
     assert!(stage.keycloak.take().is_empty());
+    // Who takes it off again at once is not answered with one rollout after the other.
+    stage.pass("w").await;
+    replace();
+    stage.pass("w").await;
+    assert_eq!(stage.template_annotation("w", name), None);
 }
 
 /// Scenario 1, and §17: six calls for a new workload, the Secret before the annotation.
