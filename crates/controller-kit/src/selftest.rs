@@ -68,10 +68,19 @@ impl Selftest {
 
     /// Makes one check: `Ok` with what was found, or `Err` with what is wrong and the remedy.
     pub async fn check(&mut self, name: &str, check: impl Future<Output = Result<String, String>>) {
-        let outcome = match timeout(CHECK_LIMIT, check).await {
+        self.check_within(CHECK_LIMIT, name, check).await;
+    }
+
+    async fn check_within(
+        &mut self,
+        limit: Duration,
+        name: &str,
+        check: impl Future<Output = Result<String, String>>,
+    ) {
+        let outcome = match timeout(limit, check).await {
             Ok(Ok(found)) => Outcome::Passed(found),
             Ok(Err(wrong)) => Outcome::Failed(wrong),
-            Err(_) => Outcome::Failed(format!("no result within {CHECK_LIMIT:?}")),
+            Err(_) => Outcome::Failed(format!("no result within {limit:?}")),
         };
         self.lines.push((name.to_owned(), outcome));
     }
@@ -127,7 +136,8 @@ pub async fn common(
     }
     match (&told.replicas_at, args.health_probe_bind_address.port()) {
         (Some(host), Some(port)) => {
-            test.check("replicas", replicas::are_ready(host, port, told.replicas)).await;
+            let ready = replicas::are_ready(host, port, told.replicas);
+            test.check_within(replicas::LIMIT, "replicas", ready).await;
         }
         (Some(_), None) => {
             test.skip("replicas", "not asked: --health-probe-bind-address=0, they answer nobody");

@@ -13,8 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long replicas may take, e.g. to leave at the end of a rollout.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long replicas may take. One that leaves at the end of a rollout is named as long as the cluster's DNS keeps the answer,
+/// which is half a minute by default.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long the whole check may take.
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one replica is waited for.

@@ -116,29 +116,28 @@ pub(super) fn compare(expected: &ExpectedRights, found: &BTreeMap<String, Found>
 }
 
 impl Difference {
-    /// One line of the table.
+    /// One line of the table. Platforms give every account more than Kubernetes does: where nobody can be asked about that, a
+    /// surplus alone is named, and no failure.
     pub(super) fn verdict(&self) -> Result<String, String> {
-        let mut text = String::new();
-        for (what, places) in [("missing", &self.missing), ("more than the chart gives", &self.surplus)] {
-            for (place, grants) in places {
-                let place = match place.as_str() {
-                    EVERYWHERE => "in the whole cluster".to_owned(),
-                    name => format!("in namespace {name}"),
-                };
-                let separator = if text.is_empty() { "" } else { ". " };
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{separator}{what} {place}: {}", list(grants, LISTED));
-            }
-        }
-        if text.is_empty() {
+        let missing = described("missing", &self.missing);
+        let surplus = described("more than the chart gives", &self.surplus);
+        if missing.is_empty() && (surplus.is_empty() || self.unattributed) {
+            let aside: Vec<_> = surplus.iter().map(|at| format!("; {at} ({MAY_BE_EVERYBODYS})")).collect();
             let unknown =
                 self.incomplete.as_ref().map(|why| format!("; whether there are more is not known: {why}"));
-            return Ok(format!("{} rights as expected{}", self.expected, unknown.unwrap_or_default()));
+            return Ok(format!(
+                "{} rights as expected{}{}",
+                self.expected,
+                aside.concat(),
+                unknown.unwrap_or_default()
+            ));
         }
-        if !self.surplus.is_empty() {
+        let mut text = missing.iter().chain(&surplus).map(String::as_str).collect::<Vec<_>>().join(". ");
+        if !surplus.is_empty() {
             text.push_str(". Who gives more: kubectl get clusterrolebindings,rolebindings -A -o wide");
             if self.unattributed {
-                text.push_str(" (it may be what every account has: this one may not ask)");
+                // Writing to a String cannot fail.
+                let _ = write!(text, " ({MAY_BE_EVERYBODYS})");
             }
         }
         if let Some(why) = &self.incomplete {
@@ -146,6 +145,18 @@ impl Difference {
         }
         Err(text)
     }
+}
+
+/// Said of rights beyond the chart's where the account may not ask who else has them.
+const MAY_BE_EVERYBODYS: &str = "it may be what every account has: this one may not ask";
+
+/// One sentence for each place.
+fn described(what: &str, places: &Places) -> Vec<String> {
+    let place = |name: &str| match name {
+        EVERYWHERE => "in the whole cluster".to_owned(),
+        name => format!("in namespace {name}"),
+    };
+    places.iter().map(|(name, grants)| format!("{what} {}: {}", place(name), list(grants, LISTED))).collect()
 }
 
 /// What every ServiceAccount has: `system:basic-user`, `system:discovery`, `system:public-info-viewer`,
@@ -279,6 +290,22 @@ mod tests {
             "{said}"
         );
         assert!(!said.contains("ops") && !said.contains("missing"), "{said}");
+    }
+
+    /// OpenShift gives all accounts more than Kubernetes does; in namespaced mode nobody may ask about it.
+    #[test]
+    fn a_surplus_that_may_be_everybodys_is_named_and_passes() {
+        let more = rule(&["project.openshift.io"], &["projects"], &[], &["list"]);
+        let seen = found(&[("", &[deployments(), more.clone()]), ("ops", &[deployments(), more, lease()])]);
+        let mut difference = compare(&expected(&[""]), &seen);
+        difference.unattributed = true;
+        let want = "4 rights as expected; more than the chart gives in the whole cluster: list \
+                    projects.project.openshift.io (it may be what every account has: this one may not ask)";
+        assert_eq!(difference.verdict().unwrap(), want);
+        // What is missing is a failure nevertheless.
+        let mut difference = compare(&expected(&[""]), &found(&[("", &[deployments()]), ("ops", &[])]));
+        difference.unattributed = true;
+        assert!(difference.verdict().unwrap_err().starts_with("missing in namespace ops: "));
     }
 
     /// A wider grant does what the narrow one asks for, and is too much.
